@@ -212,11 +212,11 @@ def record(network: Network, inputs: np.ndarray) -> dict[Place, np.ndarray]:
 def answers_at_every_step(network: Network) -> bool:
     """Return whether the chip may compute what follows a reduction at every step.
 
-    That is so where the only reduction is one to the last step, so that the answers before are not
+    That is so where the only reductions are to the last step, so that the answers before are not
     used.
     """
-    kinds = [n.operator.kind for n in network.nodes if isinstance(n.operator, Reduce)]
-    return kinds in ([], ["last"])
+    kinds = {n.operator.kind for n in network.nodes if isinstance(n.operator, Reduce)}
+    return kinds <= {"last"}
 
 
 def _signals(node: Node, given: list[np.ndarray], at_every_step: bool) -> dict[Place, np.ndarray]:

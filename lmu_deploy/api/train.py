@@ -23,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 
 def train(
     data: TaskLike,
-    model: str = "lmu",
+    model: str | None = None,
     *,
     config: Path | str | Mapping[str, Any] | TrainConfig | None = None,
     seed: int = 0,
@@ -46,8 +46,10 @@ def train(
     ----------
     data : str, path, Task or Dataset
         Name of a task, or one's own data as an ``.npz`` file or a dataset.
-    model : {"lmu", "parallel", "lstm", "hybrid", "stack"}
-        Which built-in network; see :mod:`lmu_deploy.training.config`.
+    model : {"lmu", "parallel", "lstm", "hybrid", "stack"}, optional
+        Which built-in network; by default a stack for one's own data with a class for each sample,
+        and an lmu otherwise, or the kind that `config` gives. See
+        :mod:`lmu_deploy.training.config`.
     config : path, mapping or TrainConfig, optional
         A TOML file, or names and values, that replaces some of the built-in settings.
     seed : int

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.options import QuantizeOptions
 from lmu_deploy.api.forms import UNCALIBRATED, Asked, Beside, Forms, Runs, runs_apart
 from lmu_deploy.api.report import FidelityReport, make_folder, require
 from lmu_deploy.api.run import part_of
@@ -35,7 +36,8 @@ from lmu_deploy.fidelity.gate import Limits, check_limits
 from lmu_deploy.fidelity.measures.damage import damage
 from lmu_deploy.fidelity.measures.ranges import LayerRanges, layer_ranges
 from lmu_deploy.fidelity.store import Parts, write_fidelity
-from lmu_deploy.tasks.base import Split, Task
+from lmu_deploy.studies.quantization import calibration_inputs, completed
+from lmu_deploy.tasks.base import Split, Task, TaskData
 from lmu_deploy.tasks.dataset import TaskLike
 from lmu_deploy.tasks.preflight import not_better, warn_of
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
@@ -130,16 +132,17 @@ def _integer(
     if damage(network):
         sources = dataclasses.replace(sources, remedies={})
     elif calibration is not None and sources.causes:
-        try_remedies = partial(with_remedies, sources, network, split.inputs, calibration)
+        options = completed(QuantizeOptions(), task)
+        try_remedies = partial(with_remedies, sources, network, split.inputs, calibration, options)
         sources = parts.attribution(try_remedies, "confirmed remedies", *what, calibration)
     return sources, layer_ranges(network, split.inputs, sources.tally, sources.samples)
 
 
-def _calibration(train: Split, forms: Forms) -> np.ndarray | None:
+def _calibration(source: Network, task: Task, data: TaskData, forms: Forms) -> np.ndarray | None:
     """Return the inputs with which the defaults calibrate; None for a network that was given."""
-    if "integer" in forms.given or train.lengths is not None:
+    if "integer" in forms.given or data.train.lengths is not None:
         return None
-    return limited(train, CALIBRATION_SAMPLES).inputs
+    return calibration_inputs(source, task, data)
 
 
 def _spiking(
@@ -348,7 +351,8 @@ def validate(
     forms.use(use)
     asked = [Asked(*each, whole=limit is None and first is None) for each in runners]
     forms.check_used(asked)
-    of_one_length, calibration = _of_one_length(split), _calibration(parts.train, forms)
+    of_one_length = _of_one_length(split)
+    calibration = _calibration(source, chosen, parts, forms)
     given = (of_one_length, chosen, attribution, attribution_budget, calibration)
     explaining: dict[int, Beside[Explained]] = {}
     results: dict[str, Result] = {}

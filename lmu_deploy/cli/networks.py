@@ -32,8 +32,12 @@ def train(
     out: Out,
     options: SpikeOptions,
     model: Annotated[
-        str, typer.Option(help="Kind of network: lmu, parallel, lstm, hybrid or stack.")
-    ] = "lmu",
+        str | None,
+        typer.Option(
+            help="Kind of network: lmu, parallel, lstm, hybrid or stack. By default stack for your "
+            "own data with a class for each sample, and lmu otherwise."
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with settings of the training.")
     ] = None,

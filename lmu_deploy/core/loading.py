@@ -120,14 +120,21 @@ def load_float(network: AnyNetwork | LMUNetwork | Path | str, command: str) -> N
 def check_network_inputs(network: AnyNetwork, inputs: Any) -> np.ndarray:
     """Return inputs as finite float64 of shape (samples, steps, *frame), as a network takes them.
 
+    A network that was converted from one with frames of several axes takes vectors too.
+
     Raises
     ------
     InputError
         When they have another shape, or there are none.
     """
-    if isinstance(network, Network) and len(network.frame) > 1:
-        return check_frames(inputs, network.frame).astype(np.float64)
-    return check_inputs(inputs, network.n_in)
+    source = float_source(network)
+    frame = (network.n_in,) if source is None else source.frame
+    if len(frame) == 1:
+        return check_inputs(inputs, network.n_in)
+    array = np.asarray(inputs)
+    if source is not network and array.ndim == 3 and array.shape[2] == network.n_in:
+        array = array.reshape(*array.shape[:2], *frame)
+    return check_frames(array, frame).astype(np.float64)
 
 
 def float_source(network: AnyNetwork) -> Network | None:

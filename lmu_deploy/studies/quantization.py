@@ -18,13 +18,13 @@ from converters.quantize.settings import settings_for
 from lmu_deploy.core.files import check_output, save
 from lmu_deploy.core.graph.executor import run
 from lmu_deploy.core.graph.network import Network
-from lmu_deploy.core.graph.transforms import with_logits
+from lmu_deploy.core.graph.transforms import has_direct_path, with_logits
 from lmu_deploy.core.integer.graph import sources
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.hardware.profile import DigitalProfile
-from lmu_deploy.tasks.base import Split, Task
+from lmu_deploy.tasks.base import Split, Task, TaskData
 from lmu_deploy.tasks.dataset import TaskLike
 from lmu_deploy.tasks.preflight import warn_of
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
@@ -38,6 +38,9 @@ _LOG = logging.getLogger(__name__)
 COMPARED_SAMPLES, ALLOWED_LOSS = 100, 0.01
 """Calibration samples on which float and integers are compared, and the loss of accuracy above
 which that is a warning; for an NRMSE twice that share."""
+
+_STRETCH = 2.0
+_REAL_BITS, _REAL_SLICES = 12, 2
 
 VALIDATION_SAMPLES, SEARCH_SAMPLES = 2000, 64
 """Number of validation samples that a loss is computed on, and of these the number that
@@ -163,10 +166,9 @@ def within_budget(
     """
     from converters.quantize.widths import search_widths
 
-    settings = settings_for(network, profile, options)
+    settings = settings_for(network, profile, completed(options, task))
     with progress_bar("calibrate") as progress:
-        inputs = limited(task.load().train, CALIBRATION_SAMPLES).filled
-        signals = calibrate(network, inputs, progress)
+        signals = calibrate(network, calibration_inputs(network, task), progress)
     data = validation_split(task)
     few, budget = data.inputs[:SEARCH_SAMPLES], int(kib * 1024)
     with progress_bar("widths", "runs") as progress:
@@ -237,6 +239,41 @@ def quantize_for_task(
     return integer
 
 
+def calibration_inputs(network: Network, task: Task, data: TaskData | None = None) -> np.ndarray:
+    """Return training inputs on which ranges are measured, shape (samples, steps, *frame).
+
+    A series leaves the range that a network was trained on sooner or later. Where a direct path
+    lets the network follow it, half of the inputs are stretched: they are twice as far from the
+    mean of their channel as the samples are.
+
+    Parameters
+    ----------
+    network : Network
+    task : Task
+    data : TaskData, optional
+        By default all data of the task.
+    """
+    train = (data or task.load()).train
+    if not has_direct_path(network):
+        return limited(train, CALIBRATION_SAMPLES).filled
+    inputs = limited(train, CALIBRATION_SAMPLES // 2).filled
+    center = inputs.mean(axis=(0, 1), keepdims=True, dtype=np.float64)
+    stretched = (center + _STRETCH * (inputs - center)).astype(np.float32)
+    return np.concatenate([inputs, stretched])
+
+
+def completed(options: QuantizeOptions, task: Task) -> QuantizeOptions:
+    """Return options with the widths that a regression of the user needs, where none are given.
+
+    Its answers are numbers, also where it answers once, as those at every step are.
+    """
+    if not (task.is_own and task.kind == "regression"):
+        return options
+    bits = _REAL_BITS if options.hidden_bits is None else options.hidden_bits
+    slices = _REAL_SLICES if options.kernel_slices is None else options.kernel_slices
+    return replace(options, hidden_bits=bits, kernel_slices=slices)
+
+
 def _compare(integer: IntegerNetwork, network: Network, task: Task) -> None:
     """Log what the integers reach on calibration samples, and warn of a loss with its place."""
     from targets.integer import IntegerTarget
@@ -269,7 +306,7 @@ def _compare(integer: IntegerNetwork, network: Network, task: Task) -> None:
 def _quantize(
     network: Network, task: Task, profile: str | DigitalProfile, options: QuantizeOptions
 ) -> IntegerNetwork:
-    inputs = limited(task.load().train, CALIBRATION_SAMPLES).filled
+    inputs, options = calibration_inputs(network, task), completed(options, task)
     with progress_bar("quantize") as progress:
         integer = quantize_with(network, inputs, profile, options, progress)
     if reason := integer.provenance.get("realization"):
@@ -283,13 +320,12 @@ def _train(
     from converters.quantize.qat import train_quantized
 
     training = _training(network, options.config, options.epochs)
-    settings = settings_for(network, profile, options.rounding)
+    settings = settings_for(network, profile, completed(options.rounding, task))
     data = task.load()
     if training.steps is not None or training.samples is not None:
         data = data.shortened(training.steps, training.samples)
-    inputs = limited(data.train, CALIBRATION_SAMPLES).filled
     with progress_bar("calibrate") as progress:
-        signals = calibrate(network, inputs, progress)
+        signals = calibrate(network, calibration_inputs(network, task, data), progress)
     result = train_quantized(
         network,
         task,

@@ -7,7 +7,7 @@ losses skip.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,12 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.metrics import NO_CLASS
 from lmu_deploy.core.representation import counted
 from lmu_deploy.tasks.base import Split
+from lmu_deploy.tasks.reading import Rounding, as_array, listed
 
 _CHECKED_BYTES = 2**26
 _REAL, _LABELS = "biuf", "biuUS"
 _MOST_FLOAT_CLASSES = 100
+_MOST_AXES = 6
 
 Label = int | str | bool
 
@@ -31,7 +33,7 @@ class Sequences:
 
     Attributes
     ----------
-    values : ndarray, shape (samples, steps, features)
+    values : ndarray, shape (samples, steps, *frame)
         float32 in memory, or any real type in a file.
     lengths : ndarray of int64, shape (samples,), or None
         Steps of each sequence, where they differ.
@@ -55,7 +57,7 @@ class StoredSplit(Split):
 
     Parameters
     ----------
-    stored : memmap, shape (all samples, steps, features)
+    stored : memmap, shape (all samples, steps, *frame)
     targets : ndarray
         Answers to `rows`.
     lengths : ndarray of int64, shape (samples,), or None
@@ -81,10 +83,9 @@ class StoredSplit(Split):
         """All inputs, float32; read at every access."""
         return self.batch(slice(None))[0]
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Samples, steps and features."""
-        return (len(self.targets), *self.stored.shape[1:])
+    def framed(self, frame: tuple[int, ...]) -> Split:
+        """Return the same samples with frames of another shape; nothing is read."""
+        return self.changed(stored=self.stored.reshape(*self.stored.shape[:2], *frame))
 
     def batch(self, index: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
         """Return inputs, float32, and targets of some samples."""
@@ -100,9 +101,10 @@ def read_sequences(name: str, value: Any, lengths: Any = None) -> Sequences:
     name : str
         Of the array, for messages.
     value : array, list or data frame
-        Shape (samples, steps, features), or (samples, steps) with one feature; a list of arrays
-        (steps, features) of different lengths; or a data frame of one row per sample, or of one
-        row per step with a MultiIndex (sample, step).
+        Shape (samples, steps, features), or (samples, steps) with one feature; frames of several
+        axes, such as (samples, steps, height, width, channels); a list of arrays (steps, features)
+        of different lengths; or a data frame of one row per sample, or of one row per step with a
+        MultiIndex (sample, step).
     lengths : array_like of int, shape (samples,), optional
         Steps of each sequence of a padded array.
 
@@ -111,48 +113,29 @@ def read_sequences(name: str, value: Any, lengths: Any = None) -> Sequences:
     InputError
         When they have another shape or type, are empty, or hold NaN or infinity.
     """
-    value = _listed(name, value)
+    value = listed(name, value)
     if isinstance(value, list):
         value, own = _padded(name, value)
         lengths = own if lengths is None else lengths
     if value.ndim == 2:
         value = value[:, :, None]
-    if value.ndim != 3:
+    if not 3 <= value.ndim <= _MOST_AXES:
         raise InputError(
             f"{name} has shape {value.shape}; give (samples, steps, features), (samples, steps), "
             "or a list of arrays (steps, features)."
         )
     if 0 in value.shape:
-        empty = ("samples", "steps", "features")[value.shape.index(0)]
+        empty = ("samples", "steps", "features")[min(value.shape.index(0), 2)]
         raise InputError(f"{name} has shape {value.shape}, without {empty}; give at least one.")
     if value.dtype.kind not in _REAL:
         raise InputError(f"{name} has type {value.dtype}; give real numbers.")
     return _checked(name, value, _lengths(name, lengths, value.shape))
 
 
-def _listed(name: str, value: Any) -> Any:
-    """Return an array, or a list of arrays where sequences may differ in length."""
-    masked = int(np.sum(value.mask)) if isinstance(value, np.ma.MaskedArray) else 0
-    if masked:
-        raise InputError(
-            f"{name} has {counted(masked, 'masked value')}; replace them, as by {name}.filled(0)."
-        )
-    index = getattr(value, "index", None)
-    if hasattr(value, "to_numpy"):
-        if getattr(index, "nlevels", 1) == 2:
-            return [group.to_numpy() for _, group in value.groupby(level=0, sort=False)]
-        value = value.to_numpy()
-    if isinstance(value, np.ndarray):
-        if not isinstance(value, np.memmap):
-            value = np.asarray(value)  # no subclass, which may compute differently
-        return list(value) if value.dtype.kind == "O" else value
-    return list(value) if isinstance(value, list | tuple) else np.asarray(value)
-
-
 def _padded(name: str, items: list[Any]) -> tuple[np.ndarray, np.ndarray | None]:
     """Return a list as one array; sequences that differ in length are padded."""
     try:
-        arrays = [np.asarray(item) for item in items]
+        arrays = [as_array(item) for item in items]
         arrays = [a.astype(np.float64) if a.dtype.kind == "O" else a for a in arrays]
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} holds what is no array of numbers ({error}).") from error
@@ -161,10 +144,17 @@ def _padded(name: str, items: list[Any]) -> tuple[np.ndarray, np.ndarray | None]
         return np.asarray(arrays), None
     if {array.ndim for array in arrays} == {1}:
         arrays = [array[:, None] for array in arrays]
-    if {array.ndim for array in arrays} != {2}:
+    kinds = {array.ndim for array in arrays}
+    if len(kinds) > 1 or min(kinds) < 2:
         raise InputError(f"{name} mixes arrays of different kinds; give each as (steps, features).")
-    features = sorted({array.shape[1] for array in arrays})
-    if len(features) > 1:
+    frames = {array.shape[1:] for array in arrays}
+    if len(frames) > 1 and max(kinds) > 2:
+        one, other = sorted(frames)[:2]
+        raise InputError(
+            f"the sequences of {name} have frames of shape {one} and {other}; all need the same."
+        )
+    if len(frames) > 1:
+        features = sorted(frame[0] for frame in frames)
         first = sorted({array.shape[0] for array in arrays})
         hint = f"; if they are (features, steps), give [s.T for s in {name}]"
         raise InputError(
@@ -174,8 +164,9 @@ def _padded(name: str, items: list[Any]) -> tuple[np.ndarray, np.ndarray | None]
     lengths = np.array([len(array) for array in arrays])
     if not lengths.min():
         raise InputError(f"sample {int(lengths.argmin())} of {name} has no steps; leave it out.")
+    (frame,) = frames
     whole = np.empty(
-        (len(arrays), lengths.max(), features[0]), np.result_type(*{a.dtype for a in arrays})
+        (len(arrays), lengths.max(), *frame), np.result_type(*{a.dtype for a in arrays})
     )
     for row, array in zip(whole, arrays, strict=True):
         row[: len(array)] = array
@@ -198,27 +189,40 @@ def _lengths(name: str, lengths: Any, shape: tuple[int, ...]) -> np.ndarray | No
 
 
 def _checked(name: str, value: np.ndarray, lengths: np.ndarray | None) -> Sequences:
-    """Return sequences whose numbers are finite in float32; a file is read in blocks."""
+    """Return sequences whose numbers are finite in float32; a file is read in blocks.
+
+    Raises
+    ------
+    InputError
+        When a number is not finite, or a feature changes so little relative to its magnitude (as a
+        time in nanoseconds does) that float32 does not represent the change.
+    """
+    rounding = Rounding(name)
     stored = isinstance(value, np.memmap)
     found = value if stored else np.empty(value.shape, np.float32)
     inside = None if lengths is None else np.arange(value.shape[1]) < lengths[:, None]
     block = max(1, _CHECKED_BYTES // max(1, value[0].nbytes))
     for start in range(0, len(value), block):
-        part = value[start : start + block]
+        given = value[start : start + block]
         with np.errstate(over="ignore"):
-            part = part.astype(np.float32)
+            part = given.astype(np.float32)
         if lengths is not None and not stored:
             ends = lengths[start : start + block] - 1
             last = part[np.arange(len(part)), ends][:, None]
-            part = np.where(inside[start : start + block, :, None], part, last)  # type: ignore[index]
+            rows = inside[start : start + block]  # type: ignore[index]
+            part = np.where(rows.reshape(*rows.shape, *[1] * (part.ndim - 2)), part, last)
         if bad := int(part.size - np.isfinite(part).sum()):
-            sample = start + int(np.argwhere(~np.isfinite(part))[0, 0])
+            sample, _, *where = np.argwhere(~np.isfinite(part))[0]
+            feature = ", ".join(map(str, where))
             raise InputError(
-                f"{name} has {counted(bad, 'number')} not finite in float32, "
-                f"the first in sample {sample}; replace them, or give shorter sequences as a list."
+                f"{name} has {counted(bad, 'number')} not finite in float32, the first in sample "
+                f"{start + sample}, feature {feature}; replace them, or give shorter sequences as "
+                "a list."
             )
+        rounding.take(given, part)
         if not stored:
             found[start : start + block] = part
+    rounding.check()
     return Sequences(found, lengths)
 
 
@@ -292,8 +296,8 @@ def read_answers(
     InputError
         When shape or type fit no form; the message says what to give.
     """
-    samples, steps, _ = x.values.shape
-    value = _listed(name, value)
+    samples, steps = x.values.shape[:2]
+    value = listed(name, value)
     missing = None
     if isinstance(value, list):
         value, missing = _joined(name, value, x)
@@ -326,7 +330,11 @@ def read_answers(
 
 def _joined(name: str, items: list[Any], x: Sequences) -> tuple[np.ndarray, np.ndarray | None]:
     """Return a list of answers as one array; those of different lengths are padded."""
-    arrays = [np.asarray(item) for item in items]
+    if missing := sum(map(_is_missing, items)):
+        raise InputError(
+            f"{name} lacks {counted(missing, 'answer')} (None or NaN); leave those samples out."
+        )
+    arrays = [as_array(item) for item in items]
     if len({array.shape for array in arrays}) < 2:
         try:
             return np.asarray(items if arrays and not arrays[0].ndim else arrays), None
@@ -342,6 +350,16 @@ def _joined(name: str, items: list[Any], x: Sequences) -> tuple[np.ndarray, np.n
     steps = x.values.shape[1]
     padded = [np.concatenate([a, np.repeat(a[-1:], steps - len(a), axis=0)]) for a in arrays]
     return np.asarray(padded), np.arange(steps) >= lengths[:, None]  # type: ignore[index]
+
+
+def _is_missing(item: Any) -> bool:
+    """Whether an answer is None, NaN or a missing value of pandas."""
+    if np.ndim(item):
+        return False
+    try:
+        return item is None or bool(item != item)
+    except TypeError:
+        return True
 
 
 def _without_last_axis(
@@ -451,41 +469,10 @@ def _as_reals(
     missing = _padding(missing, x, every_step)
     inside = found if missing is None else found[~missing]
     if not np.isfinite(inside).all():
-        raise InputError(f"{name} holds NaN, infinity or numbers beyond float32; replace them.")
+        raise InputError(
+            f"{name} holds NaN, infinity or numbers beyond float32; replace them, or leave those "
+            "samples out."
+        )
     if missing is not None:
         found = np.where(missing[..., None], np.float32(np.nan), found)
     return found
-
-
-def in_order(labels: set[Label]) -> tuple[Label, ...]:
-    """Return labels in the order of their numbers, if they are whole numbers; else sorted."""
-    if all(isinstance(label, str) and _is_whole(label) for label in labels):
-        return tuple(sorted(labels, key=lambda label: (int(label), str(label))))
-    return tuple(sorted(labels))
-
-
-def _is_whole(text: str) -> bool:
-    digits = text.removeprefix("-")
-    return digits.isascii() and digits.isdigit() and len(digits) < 19
-
-
-def check_forms(answers: Mapping[str, Answers]) -> None:
-    """Raise InputError unless all parts have answers of one form and size."""
-    (first, model), *others = answers.items()
-    for name, found in others:
-        if (found.classes, found.every_step) != (model.classes, model.every_step):
-            raise InputError(
-                f"{first} has {model.form}, and {name} {found.form}; both must be the same."
-            )
-        if not model.classes and found.values.shape[-1] != model.values.shape[-1]:
-            raise InputError(
-                f"{first} has {model.values.shape[-1]} outputs and {name} "
-                f"{found.values.shape[-1]}; both must have as many."
-            )
-        kinds = (
-            {type(label) for each in (model, found) for label in each.labels()}
-            if (model.classes)
-            else set()
-        )
-        if len(kinds) > 1:
-            raise InputError(f"{first} and {name} have labels of different types; use one type.")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, fields
-from functools import partial
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache, partial
 from importlib import import_module
 from typing import Any
 
@@ -26,9 +26,9 @@ _HOMES = {
     "digits": "digits:TASK",
     "mackey-glass": "mackey_glass:TASK",
     "psdigits": "digits:PERMUTED",
-    "psmnist": "mnist:PSMNIST",
-    "psmnist-nru": "mnist:PSMNIST_NRU",
-    "smnist": "mnist:SMNIST",
+    "psmnist": "digits:PSMNIST",
+    "psmnist-nru": "digits:PSMNIST_NRU",
+    "smnist": "digits:SMNIST",
     "spoken-digits": "spoken_digits:TASK",
 }
 # A number after these names sets the window in steps; the function creates the task.
@@ -49,6 +49,7 @@ class Split:
     Attributes
     ----------
     inputs : ndarray, shape (samples, steps, n_in), float32
+        Or (samples, steps, *frame), where a task has frames of several axes.
     targets : ndarray
         int64 classes, shape (samples,), or (samples, steps) where a task answers at every step;
         or float32 numbers, shape (samples, n_out), or (samples, steps, n_out). Steps without an
@@ -112,6 +113,10 @@ class Split:
         targets = self.targets[:, :steps] if self.every_step else self.targets
         lengths = None if self.lengths is None else np.minimum(self.lengths, steps)
         return Split(self.inputs[:, :steps], targets, lengths, self.order, self.rows)
+
+    def framed(self, frame: tuple[int, ...]) -> Split:
+        """Return the same samples with frames of another shape and as many values."""
+        return self.changed(inputs=self.inputs.reshape(*self.inputs.shape[:2], *frame))
 
     def changed(self, **values: np.ndarray | None) -> Split:
         """Return the same samples with other values of fields, such as `targets` or `order`."""
@@ -218,6 +223,8 @@ class Task:
         Of the user's data: returns a hash of the arrays.
     front_end : LogMel, optional
         Conversion of sound to the inputs; networks record it.
+    frame : tuple of int
+        Shape of the input of one step, with n_in values; by default (n_in,).
     """
 
     name: str
@@ -231,8 +238,11 @@ class Task:
     labels: tuple[int | str | bool, ...] = ()
     identify: Callable[[], str] | None = None
     front_end: LogMel | None = None
+    frame: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.frame:
+            object.__setattr__(self, "frame", (self.n_in,))
         if self.every_step is None:
             object.__setattr__(self, "every_step", self.kind == "regression")
 
@@ -259,6 +269,17 @@ class Task:
     def class_name(self, number: int) -> str:
         """Return the user's name of a class."""
         return str(self.labels[number]) if number < len(self.labels) else str(number)
+
+    def framed(self, frame: tuple[int, ...]) -> Task:
+        """Return the task with frames of another shape and as many values."""
+        if frame == self.frame:
+            return self
+
+        @lru_cache(maxsize=1)
+        def load() -> TaskData:
+            return TaskData(*(part.framed(frame) for part in self.load().parts.values()))
+
+        return replace(self, load=load, frame=frame)
 
     @property
     def metric(self) -> str:

@@ -8,7 +8,7 @@ and ``y_test``, and if wanted ``x_val``, ``y_val``, ``groups`` and the lengths o
 from __future__ import annotations
 
 import hashlib
-import zipfile
+import math
 from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
@@ -17,15 +17,14 @@ from typing import Any
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import DAMAGED, atomic_write, check_file
+from lmu_deploy.core.files import atomic_write
 from lmu_deploy.core.representation import counted, shortened
 from lmu_deploy.core.validation import check_choice
 from lmu_deploy.tasks.arrays import (
     Answers,
+    Label,
     Sequences,
     StoredSplit,
-    check_forms,
-    in_order,
     read_answers,
     read_sequences,
 )
@@ -35,17 +34,13 @@ from lmu_deploy.tasks.base import (
     TaskData,
     get_task,
     stratified_order,
-    task_names,
     validation_rows,
 )
+from lmu_deploy.tasks.reading import ARRAYS, SETTINGS, is_path, read_arrays
 
 UNNAMED = "dataset"
 """Name of a dataset without one; networks do not record it as their task."""
 
-ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-OPTIONAL = ("x_val", "y_val", "groups", "lengths_train", "lengths_val", "lengths_test")
-LARGEST_BYTES = 16 * 2**30
-_SETTINGS = ("kind", "place")
 _PARTS = ("train", "val", "test")
 _HASHED_BYTES, _HASHED_BLOCKS, _BLOCK = 2**28, 64, 2**20
 
@@ -56,9 +51,10 @@ class Dataset:
     Parameters
     ----------
     x_train, x_test : array, list or data frame
-        Shape (samples, steps, features), or (samples, steps) with one feature; a list of arrays
-        (steps, features) of different lengths; a data frame of one row per sample, or of one row
-        per step with a MultiIndex (sample, step).
+        Shape (samples, steps, features), or (samples, steps) with one feature; frames of several
+        axes, such as (samples, steps, height, width, channels); a list of arrays (steps, features)
+        of different lengths; a data frame of one row per sample, or of one row per step with a
+        MultiIndex (sample, step).
     y_train, y_test : array, list or series
         A class for each sample (samples,) or for each step (samples, steps): whole numbers, strings
         or booleans. Or real numbers, for each sample (samples,) or (samples, outputs), or for each
@@ -196,9 +192,12 @@ class Dataset:
     def __repr__(self) -> str:
         """Return one short line; nothing is loaded for it."""
         task = self.task
+        inputs = counted(task.n_in, "input")
+        if len(task.frame) > 1:
+            inputs = f"{' x '.join(map(str, task.frame))} inputs"
         return (
             f"Dataset({shortened(task.name, 30)!r}, {task.kind}, {counted(task.steps, 'step')} of "
-            f"{counted(task.n_in, 'input')}, {counted(task.n_out, 'output')})"
+            f"{inputs}, {counted(task.n_out, 'output')})"
         )
 
 
@@ -242,11 +241,6 @@ def find_task(task: TaskLike) -> Task:
     return task_from_file(task) if is_path(str(task)) else get_task(str(task))
 
 
-def is_path(name: str) -> bool:
-    """Whether a name is that of an ``.npz`` file or of a folder, and of no built-in task."""
-    return name.lower().endswith(".npz") or (name not in task_names() and Path(name).is_dir())
-
-
 def task_from_file(path: Path | str) -> Task:
     """Return the task in an ``.npz`` file or a folder; pickled objects are refused.
 
@@ -256,59 +250,14 @@ def task_from_file(path: Path | str) -> Task:
         When there is no such file, an array is missing, has another type or shape, holds NaN, or
         an ``.npz`` file would unpack to more than 16 GiB.
     """
-    path = Path(path)
-    if path.is_dir():
-        arrays = _from_folder(path)
-    else:
-        check_file(path)
-        arrays = _from_npz(path)
-    if missing := [name for name in ARRAYS if name not in arrays]:
-        raise InputError(f"{path} lacks {', '.join(missing)}; store {', '.join(ARRAYS)}.")
-    if odd := [name for name in arrays if not isinstance(arrays[name], np.ndarray)]:
-        raise InputError(f"{path}: {', '.join(odd)} is no array; store plain arrays.")
-    for name in _SETTINGS:
-        if name in arrays:
-            arrays[name] = str(arrays[name])[:20]
-    return _task(str(path), arrays, 0)
-
-
-def _from_npz(path: Path) -> dict[str, Any]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(item.file_size for item in archive.infolist())
-            if size > LARGEST_BYTES:
-                raise InputError(
-                    f"{path} unpacks to {size} bytes; at most {LARGEST_BYTES} do. Store a folder "
-                    "of .npy files, which need not fit into memory."
-                )
-        with np.load(path, allow_pickle=False) as stored:
-            wanted = (*ARRAYS, *OPTIONAL, *_SETTINGS)
-            return {name: stored[name] for name in wanted if name in stored}
-    except DAMAGED as error:
-        why = str(error)[:200]
-        raise InputError(f"{path} is no readable .npz file of plain arrays ({why}).") from error
-
-
-def _from_folder(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in (*ARRAYS, *OPTIONAL, *_SETTINGS):
-        file = path / f"{name}.npy"
-        if not file.is_file():
-            continue
-        try:
-            array = np.load(file, mmap_mode="r", allow_pickle=False)
-            found[name] = array if name.startswith("x_") else np.array(array)
-        except DAMAGED as error:
-            why = str(error)[:200]
-            raise InputError(f"{file} is no readable .npy file of numbers ({why}).") from error
-    return found
+    return _task(str(path), read_arrays(Path(path)), 0)
 
 
 def _task(name: str, arrays: Mapping[str, Any], seed: int) -> Task:
     """Check arrays and return them as a task."""
     if missing := [part for part in ARRAYS if part not in arrays]:
         raise InputError(f"{', '.join(missing)} missing; give {', '.join(ARRAYS)}.")
-    kind, place = (arrays.get(setting) for setting in _SETTINGS)
+    kind, place = (arrays.get(setting) for setting in SETTINGS)
     if kind is not None:
         check_choice("kind", kind, ("classification", "regression"))
     if place is not None:
@@ -319,8 +268,8 @@ def _task(name: str, arrays: Mapping[str, Any], seed: int) -> Task:
     x = {p: read_sequences(f"x_{p}", arrays[f"x_{p}"], arrays.get(f"lengths_{p}")) for p in present}
     _check_shapes(x)
     y = {f"y_{p}": read_answers(f"y_{p}", arrays[f"y_{p}"], x[p], kind, place) for p in present}
-    check_forms(y)
-    labels = in_order(set().union(*(found.labels() for found in y.values())))
+    _check_forms(y)
+    labels = _labels_in_order(set().union(*(found.labels() for found in y.values())))
     model = y["y_train"]
     labels = labels if model.classes else ()
     groups = None if "groups" not in arrays else np.asarray(arrays["groups"])
@@ -333,18 +282,19 @@ def _task(name: str, arrays: Mapping[str, Any], seed: int) -> Task:
         )
     data = _divided(x, y, labels, groups, seed)
     steps = max(found.values.shape[1] for found in x.values())
-    n_in = x["train"].values.shape[2]
+    frame = x["train"].values.shape[2:]
     n_out = len(labels) if model.classes else model.values.shape[-1]
     return Task(
         name,
         "classification" if model.classes else "regression",
-        n_in,
+        math.prod(frame),
         n_out,
         steps,
         lambda: data,
         every_step=model.every_step,
         labels=labels,
         identify=cache(lambda: _identity(x, y, data)),
+        frame=frame,
     )
 
 
@@ -358,11 +308,45 @@ def _check_shapes(x: Mapping[str, Sequences]) -> None:
         mine, theirs = model.values.shape[1:], found.values.shape[1:]
         varied = model.lengths is not None or found.lengths is not None
         varied = varied or len(model.values) == len(found.values) == 1  # parts of one series
-        if mine != theirs and not (varied and mine[1] == theirs[1]):
+        if mine != theirs and not (varied and mine[1:] == theirs[1:]):
             raise InputError(
                 f"x_{first} has samples of shape {mine} and x_{part} of {theirs}; the two must be "
                 "equal, or sequences of different lengths be given as lists."
             )
+
+
+def _labels_in_order(labels: set[Label]) -> tuple[Label, ...]:
+    """Return labels in the order of their numbers, if they are whole numbers; else sorted."""
+    if all(isinstance(label, str) and _is_whole(label) for label in labels):
+        return tuple(sorted(labels, key=lambda label: (int(label), str(label))))
+    return tuple(sorted(labels))
+
+
+def _is_whole(text: str) -> bool:
+    digits = text.removeprefix("-")
+    return digits.isascii() and digits.isdigit() and len(digits) < 19
+
+
+def _check_forms(answers: Mapping[str, Answers]) -> None:
+    """Raise InputError unless all parts have answers of one form and size."""
+    (first, model), *others = answers.items()
+    for name, found in others:
+        if (found.classes, found.every_step) != (model.classes, model.every_step):
+            raise InputError(
+                f"{first} has {model.form}, and {name} {found.form}; both must be the same."
+            )
+        if not model.classes and found.values.shape[-1] != model.values.shape[-1]:
+            raise InputError(
+                f"{first} has {model.values.shape[-1]} outputs and {name} "
+                f"{found.values.shape[-1]}; both must have as many."
+            )
+        kinds = (
+            {type(label) for each in (model, found) for label in each.labels()}
+            if (model.classes)
+            else set()
+        )
+        if len(kinds) > 1:
+            raise InputError(f"{first} and {name} have labels of different types; use one type.")
 
 
 def _divided(

@@ -101,11 +101,31 @@ def _sizes(task: Task, data: TaskData) -> Iterator[Finding]:
             f"{counted(judges, 'validation sample')} cannot choose between epochs or settings",
             f"give {SMALLEST_VALIDATION} or more; until then all epochs are trained",
         )
-    if task.n_in >= _WIDE * task.steps:
+    if len(task.frame) == 1 and _looks_transposed(task, data.train):
         yield Finding(
             f"sequences have {counted(task.steps, 'step')} of {counted(task.n_in, 'feature')}",
             "if the arrays are (samples, features, steps), give x.transpose(0, 2, 1)",
         )
+
+
+def _looks_transposed(task: Task, train: Split) -> bool:
+    """Return whether the features of a step look like a signal over time.
+
+    They are many more than the steps, or more and change less from one to the next than a feature
+    does from step to step, relative to their range.
+    """
+    if task.n_in <= task.steps or task.n_in >= _WIDE * task.steps:
+        return task.n_in > task.steps
+    x = limited(train, CALIBRATION_SAMPLES).inputs.astype(np.float64)
+    if x.shape[1] < 2:
+        return False
+    return bool(2 * _roughness(x, 2) < _roughness(x, 1))
+
+
+def _roughness(x: np.ndarray, axis: int) -> float:
+    """Return the mean change along an axis relative to the deviation along it; 0 for constants."""
+    spread = float(x.std(axis=axis).mean())
+    return float(np.abs(np.diff(x, axis=axis)).mean()) / spread if spread else 0.0
 
 
 def _classes(task: Task, data: TaskData, few: Split) -> Iterator[Finding]:
@@ -118,6 +138,11 @@ def _classes(task: Task, data: TaskData, few: Split) -> Iterator[Finding]:
             )
     if task.kind != "classification" or not task.labels:
         return
+    if len(task.labels) == 1:
+        yield Finding(
+            f"all answers are the class {task.class_name(0)}",
+            "give samples of another class, or real numbers with kind='regression'",
+        )
     parts = {**data.parts, "calibration": few}
     for name, part in parts.items():
         if not len(part):
@@ -138,7 +163,9 @@ def _channels(few: Split, scales: bool) -> Iterator[Finding]:
     low, high = values.min(axis=0), values.max(axis=0)
     constant = np.flatnonzero(low == high)
     if len(constant):
-        yield Finding(f"{_named(constant)} never changes", "leave it out")
+        one = len(constant) == 1
+        verb, it = ("never changes", "it") if one else ("never change", "them")
+        yield Finding(f"{_named(constant)} {verb}", f"leave {it} out")
     varied = np.flatnonzero(low != high)
     copies: dict[bytes, list[int]] = {}
     for channel in varied:
@@ -172,10 +199,15 @@ def _named(channels: np.ndarray) -> str:
 
 def _valid_frames(split: Split) -> np.ndarray:
     """Return all frames without padding, shape (frames, features), float64."""
-    inputs = split.inputs.astype(np.float64)
+    inputs = _flat(split).astype(np.float64)
     if split.lengths is None:
         return inputs.reshape(-1, inputs.shape[-1])
     return inputs[np.arange(inputs.shape[1]) < split.lengths[:, None]]
+
+
+def _flat(split: Split) -> np.ndarray:
+    """Return inputs whose frames are vectors."""
+    return split.inputs.reshape(*split.inputs.shape[:2], -1)
 
 
 def _leaks(data: TaskData) -> Iterator[Finding]:
@@ -186,8 +218,9 @@ def _leaks(data: TaskData) -> Iterator[Finding]:
     known = {sample.tobytes() for sample in train.inputs}
     same = sum(sample.tobytes() in known for sample in test.inputs)
     if same:
+        also = "is also a training sample" if same == 1 else "are also training samples"
         yield Finding(
-            f"{same:,} of {counted(len(test), 'test sample')} are also training samples",
+            f"{same:,} of {counted(len(test), 'test sample')} {also}",
             "leave them out of one part",
         )
 
@@ -209,7 +242,7 @@ def _windows(network: Network, few: Split) -> Iterator[Finding]:
     if not memories:
         return
     first, memory = next(iter(memories.items()))
-    x = few.inputs.astype(np.float64)
+    x = _flat(few).astype(np.float64)
     power = np.abs(np.fft.rfft(x - x.mean(axis=1, keepdims=True), axis=1)) ** 2
     total = power.sum(axis=(0, 2)).cumsum()
     if total[-1] > 0:
@@ -233,7 +266,7 @@ def baseline(task: Task) -> Baseline:
         return Baseline(f"always answering {task.class_name(int(counts.argmax()))!r}", value)
     mean = np.nanmean(train, axis=tuple(range(train.ndim - 1)))
     outputs = {"the mean of the training answers": np.broadcast_to(mean, test.shape)}
-    inputs = data.test.inputs
+    inputs = _flat(data.test)
     if task.n_in == task.n_out or (not task.every_step and task.n_in == 1):
         last = inputs
         if not task.every_step:

@@ -19,7 +19,8 @@ from lmu_deploy.core.loading import AnyNetwork, float_source
 from lmu_deploy.core.metrics import NO_CLASS
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.tasks.base import Split, Task, TaskData, task_names
-from lmu_deploy.tasks.dataset import TaskLike, find_task, is_path
+from lmu_deploy.tasks.dataset import TaskLike, find_task
+from lmu_deploy.tasks.reading import is_path
 
 _LOG = logging.getLogger(__name__)
 
@@ -94,6 +95,8 @@ def task_for(network: AnyNetwork | LMUNetwork, task: TaskLike | None) -> Task:
             f"{network.n_in} and {network.n_out}; choose the task on which it was trained."
         )
     _check_form(network, found)
+    source = network if isinstance(network, LMUNetwork) else float_source(network)
+    found = _framed(found, getattr(source, "frame", (network.n_in,)))
     return _renumbered(found, network.n_out, provenance) if lacks and found.labels else found
 
 
@@ -118,6 +121,27 @@ def _check_form(network: AnyNetwork | LMUNetwork, task: Task) -> None:
         "choose a task of the same form, or import the network with --option "
         f"return_sequences={option} if it was trained so."
     )
+
+
+def _framed(task: Task, frame: tuple[int, ...]) -> Task:
+    """Return a task with frames of the shape that a network takes.
+
+    Frames may be given as vectors, row by row, and with or without axes of length one.
+
+    Raises
+    ------
+    InputError
+        When both have several axes, and these differ.
+    """
+    given = task.frame
+    several = len(given) > 1 and len(frame) > 1
+    if several and [n for n in given if n > 1] != [n for n in frame if n > 1]:
+        mine, theirs = (" x ".join(map(str, each)) for each in (given, frame))
+        raise InputError(
+            f"task {task.name} has frames of {mine}, and the network takes {theirs}; give x with "
+            "its axes in that order, as by numpy.moveaxis."
+        )
+    return task.framed(frame)
 
 
 def _renumbered(task: Task, n_out: int, provenance: Mapping[str, str]) -> Task:

@@ -29,8 +29,8 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.tasks.base import Split, Task, TaskData
+from lmu_deploy.tasks.digits import VARIABLE
 from lmu_deploy.tasks.log_mel import LogMel
-from lmu_deploy.tasks.mnist import VARIABLE
 
 DIGITS, TAKES, STEPS = 10, 50, 62
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")

@@ -72,6 +72,11 @@ class TrainConfig(BaseModel):
         Scale and offset of every input channel, and of every output of a regression, fitted on
         training data; see :mod:`lmu_deploy.training.scaling`. Standard by default for the user's
         data, none for built-in tasks.
+    direct : {"none", "last", "auto"}
+        Direct path of a regression from the last value of the input, so that the layers learn the
+        difference from it (:mod:`lmu_deploy.training.scaling`). With auto, the default for the
+        user's data, there is one where training answers are closer to the last value than to their
+        mean.
     chip : mapping, optional
         `profile` of an analog chip whose noise the memories and units have during training, and
         options of `spike`, such as `neurons_per_state`, for a network of layers; see
@@ -96,6 +101,7 @@ class TrainConfig(BaseModel):
     patience: int | None = Field(default=None, ge=1)
     choose_by: Literal["loss", "metric", "last"] = "loss"
     scaling: Literal["standard", "robust", "min-max", "none"] = "none"
+    direct: Literal["none", "last", "auto"] = "none"
     chip: dict[str, Any] | None = None
     steps: int | None = Field(default=None, ge=1)
     samples: int | None = Field(default=None, ge=1)
@@ -214,6 +220,9 @@ _MOST_CHANNELS, _MOST_ORDER = 8, 64
 _BATCHES = 20
 """Batches of an epoch that the user's data are cut into, where there are enough samples."""
 _STACK_ORDER = 32
+_OWN_STACK = {"blocks": 2, "width": 64, "channels": 16, "order": 8}
+_SHORTEST, _WINDOWS = 16, 8
+"""Window of the stack for the user's data: at least 16 steps, or an eighth of a sequence."""
 _STACK: dict[str, Any] = {
     "stack": {},
     "learning_rate": 0.003,
@@ -223,6 +232,16 @@ _STACK: dict[str, Any] = {
     "dropout": 0.1,
 }
 """Settings of a stack where the file of a task has no table for it."""
+
+
+def default_model(task: Task) -> str:
+    """Return the kind of network that is trained where none is named.
+
+    It is a stack for the user's data with one class for each sample, because the mean over time of
+    what short windows show tells classes apart from few samples. Elsewhere it is an LMU.
+    """
+    by_sample = task.kind == "classification" and not task.every_step
+    return "stack" if task.is_own and by_sample else "lmu"
 
 
 def preset(task: Task, model: str) -> TrainConfig:
@@ -262,9 +281,10 @@ def _for_own_data(task: Task, model: str) -> dict[str, Any]:
     common: dict[str, Any] = {"patience": 20}
     if task.is_own and len(task.load().validation) < SMALLEST_VALIDATION:
         common = {"choose_by": "last"}
-    common["scaling"] = "standard"
+    common |= {"scaling": "standard", "direct": "auto"}
     if model == "stack":
-        return {**_STACK, **common}
+        theta = min(task.steps, max(_SHORTEST, task.steps // _WINDOWS))
+        return {**_STACK, "stack": {**_OWN_STACK, "theta": theta}, **common}
     if task.is_own:
         batch = len(task.load().train) // _BATCHES
         common |= {"batch_size": max(8, min(100, batch)), "learning_rate": 0.005}

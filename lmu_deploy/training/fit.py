@@ -142,7 +142,7 @@ def fit(
         check_resumable(checkpoint, about)
     with _repeatable(seed), _quiet(), tempfile.TemporaryDirectory() as scratch:
         model = model or make_model(config, task)
-        scaling = scaling or Scaling.fit(task, data.train, config.scaling)
+        scaling = scaling or Scaling.fit(task, data.train, config.scaling, config.direct)
         disturbed: AbstractContextManager[None] = nullcontext()
         if noise is not None:
             assert isinstance(model, SequenceModel)

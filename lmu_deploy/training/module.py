@@ -242,6 +242,7 @@ class TrainingModule(pl.LightningModule):
         self.skipped = 0
         self._losses: list[Tensor] = []
         self._outputs: list[Tensor] = []
+        self._bases: list[Tensor] = []
         if config.dropout and isinstance(model, SequenceModel):
             add_dropout(model, config.dropout)
 
@@ -279,7 +280,7 @@ class TrainingModule(pl.LightningModule):
         distance = self.config.adversary
         if self.config.augment is not None:
             inputs = self.config.augment.apply(inputs, lengths, self.task.front_end)
-        targets = self.scaling.targets(targets)
+        targets = self.scaling.targets(targets, self.scaling.base(inputs, lengths))
         inputs = self.scaling.scale(inputs).requires_grad_(distance > 0)
         loss = self._loss(inputs, targets, lengths)
         if distance:
@@ -331,18 +332,24 @@ class TrainingModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Collect the outputs of a batch."""
-        found = apply(self.model, self.scaling.scale(batch[0]), batch[2])
+        inputs, _, lengths = batch
+        found = apply(self.model, self.scaling.scale(inputs), lengths)
         self._outputs.append(found.float().cpu())
+        base = self.scaling.base(inputs, lengths)
+        if base is not None:
+            self._bases.append(base.cpu())
 
     def on_validation_epoch_end(self) -> None:
         """Evaluate all validation outputs at once."""
         outputs = torch.cat(self._outputs)
+        base = torch.cat(self._bases) if self._bases else None
         targets = self.data.validation.targets
-        scaled = self.scaling.targets(torch.from_numpy(targets))
+        scaled = self.scaling.targets(torch.from_numpy(targets), base)
         loss = task_loss(self.task, outputs, scaled).item()
-        metric = self.task.score(self.scaling.unscale(outputs).numpy(), targets)
+        metric = self.task.score(self.scaling.unscale(outputs, base).numpy(), targets)
         self.validation = {"loss": loss, "metric": metric}
         self._outputs.clear()
+        self._bases.clear()
 
     def close_epoch(self) -> None:
         """Average the training loss of the epoch, also over processes."""
@@ -420,9 +427,10 @@ def predict(
     """
     device = next(model.parameters()).device
     scaling = scaling or Scaling()
+    parts = []
     with torch.inference_mode():
-        parts = [
-            scaling.unscale(apply(model, scaling.scale(inputs.to(device)), lengths)).cpu()
-            for inputs, _, lengths in Batches(split, batch_size)
-        ]
+        for inputs, _, lengths in Batches(split, batch_size):
+            inputs = inputs.to(device)
+            outputs = apply(model, scaling.scale(inputs), lengths)
+            parts.append(scaling.unscale(outputs, scaling.base(inputs, lengths)).cpu())
     return torch.cat(parts).numpy()

@@ -27,7 +27,7 @@ from lmu_deploy.tasks.dataset import UNNAMED, TaskLike, find_task
 from lmu_deploy.tasks.log_mel import FRONT_END
 from lmu_deploy.tasks.preflight import not_better, warn_of
 from lmu_deploy.tasks.selection import CLASSES, DATA
-from lmu_deploy.training.config import TrainConfig, preset, read_toml
+from lmu_deploy.training.config import TrainConfig, default_model, preset, read_toml
 
 if TYPE_CHECKING:
     from lmu_deploy.training.module import ChipNoise
@@ -63,7 +63,7 @@ class TrainResult:
 
 def train(
     task: TaskLike,
-    model: str = "lmu",
+    model: str | None = None,
     *,
     config: Path | str | Mapping[str, Any] | TrainConfig | None = None,
     seed: int = 0,
@@ -87,8 +87,9 @@ def train(
     ----------
     task : str, path, Task or Dataset
         Name of a task, or one's own data as an .npz file or a Dataset.
-    model : {"lmu", "parallel", "lstm", "hybrid", "stack"}
-        Built-in network; see :mod:`lmu_deploy.training.config`.
+    model : {"lmu", "parallel", "lstm", "hybrid", "stack"}, optional
+        Built-in network; by default that of :func:`lmu_deploy.training.config.default_model`, or
+        of the kind that `config` gives.
     config : path, mapping or TrainConfig, optional
         A TOML file that replaces some of the built-in settings, or all settings.
     seed : int
@@ -133,9 +134,14 @@ def train(
     """
     seed = check_integer("seed", seed, 0, 2**32 - 1)
     task = find_task(task)
+    task = task.framed((task.n_in,))  # layers take vectors
     sizes = {"blocks": blocks, "width": width, "stem_stride": stem_stride}
     sizes = {name: size for name, size in sizes.items() if size is not None}
-    settings = _settings(task, model, config, epochs, sizes)
+    values = _values(config)
+    if model is None:
+        given = "stack" if "stack" in values else "lmu" if "layers" in values else None
+        model = given or default_model(task)
+    settings = _settings(task, model, config, values, epochs, sizes)
     if scaling is not None:
         settings = settings.changed({"scaling": scaling}, "settings")
     if chip is not None:
@@ -263,22 +269,29 @@ def describe(
     }
 
 
+def _values(config: Path | str | Mapping[str, Any] | TrainConfig | None) -> dict[str, Any]:
+    """Return the settings that are given, by name."""
+    if config is None:
+        return {}
+    if isinstance(config, TrainConfig):
+        return config.model_dump(exclude_defaults=True)
+    return dict(config) if isinstance(config, Mapping) else read_toml(config)
+
+
 def _settings(
     task: Task,
     model: str,
     config: Path | str | Mapping[str, Any] | TrainConfig | None,
+    values: Mapping[str, Any],
     epochs: int | None,
     sizes: Mapping[str, int | None],
 ) -> TrainConfig:
     if isinstance(config, TrainConfig):
         settings = config
     else:
+        where = "config" if isinstance(config, Mapping) else str(config)
         settings = preset(task, model)
-        if config is not None:
-            if isinstance(config, Mapping):
-                settings = settings.changed(dict(config), "config")
-            else:
-                settings = settings.changed(read_toml(config), str(config))
+        settings = settings.changed(values, where) if values else settings
     if sizes:
         if settings.stack is None:
             raise InputError(

@@ -8,10 +8,19 @@ import pytest
 
 import lmu_deploy as ld
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.executor import run
+from lmu_deploy.core.graph.frames import Reshape
+from lmu_deploy.core.graph.linear import Conv2d, Dense
+from lmu_deploy.core.graph.memory import LinearMemory
+from lmu_deploy.core.graph.network import INPUT, Network, Node
+from lmu_deploy.core.graph.pointwise import Activation
+from lmu_deploy.core.graph.time import Reduce
 from lmu_deploy.core.loading import load
+from lmu_deploy.core.network import Memory
 from lmu_deploy.tasks.arrays import StoredSplit
 from lmu_deploy.tasks.base import get_task
-from lmu_deploy.tasks.dataset import ARRAYS, Dataset, find_task, load_task
+from lmu_deploy.tasks.dataset import Dataset, find_task, load_task
+from lmu_deploy.tasks.reading import ARRAYS
 from lmu_deploy.tasks.selection import first_of, limited, task_for
 
 
@@ -60,7 +69,9 @@ def test_built_in_task_is_loaded_when_it_is_used():
     ("part", "value", "message"),
     [
         (0, np.zeros((3, 4)), "x_train"),
-        (0, np.zeros((30, 6, 2, 1)), "x_train has shape"),
+        (0, np.zeros((30, 6, 2, 1)), r"samples of shape \(6, 2, 1\) and x_test of \(6, 2\)"),
+        (0, np.zeros((30, 6, 2, 1, 1, 1, 1)), "x_train has shape"),
+        (0, np.zeros(30), "x_train has shape"),
         (0, np.zeros((30, 0, 2)), "without steps"),
         (0, [np.zeros((2, n)) for n in (4, 5, 6)], r"give \[s.T for s in x_train\]"),
         (0, np.full((30, 6, 2), np.nan), "x_train"),
@@ -339,3 +350,137 @@ def test_places_that_contradict_the_shape_are_refused(arrays):
         Dataset(x, y, x_test, y_test, place="step")
     labels = np.repeat(y[:, None], 6, 1)[:, :, None], np.repeat(y_test[:, None], 6, 1)[:, :, None]
     assert Dataset(x, labels[0], x_test, labels[1], kind="classification").task.every_step
+
+
+def filming(rng):
+    """Return a convolution of frames of 4 x 3 pixels, a memory and a readout of two classes."""
+    memory = LinearMemory(Memory.legendre(3, 5.0), rng.normal(size=(4, 1)), None, None)
+    nodes = [
+        Node("conv", Conv2d(rng.random((3, 2, 1, 2)) - 0.2, rng.normal(size=2)), (INPUT,)),
+        Node("relu", Activation("relu"), ("conv",)),
+        Node("flat", Reshape((2, 2, 2), (8,)), ("relu",)),
+        Node("narrow", Dense(rng.normal(size=(8, 4))), ("flat",)),
+        Node("memory", memory, ("narrow",)),
+        Node("last", Reduce("last"), ("memory",)),
+        Node("readout", Dense(rng.normal(size=(3, 2))), ("last",)),
+    ]
+    return Network(tuple(nodes), (4, 3, 1), "readout")
+
+
+def stored(folder, arrays, kind):
+    """Return where arrays lie as an .npz file or as a folder of .npy files."""
+    if kind == "file":
+        np.savez(folder / "film.npz", **arrays)
+        return folder / "film.npz"
+    for name, value in arrays.items():
+        np.save(folder / f"{name}.npy", value)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["arrays", "file", "folder"])
+@pytest.mark.parametrize("frame", [(4, 3, 1), (4, 3), (12,)], ids=["channels", "pixels", "flat"])
+def test_frames_of_several_axes_reach_a_convolution(rng, tmp_path, kind, frame):
+    network = filming(rng)
+    pixels = rng.integers(0, 256, (30, 5, 4, 3, 1), dtype=np.uint8)
+    outputs = run(network, pixels.astype(np.float32))
+    x = pixels.reshape(30, 5, *frame)
+    arrays = dict(zip(ARRAYS, (x, outputs, x[:9], outputs[:9]), strict=True))
+    data = Dataset(*arrays.values()) if kind == "arrays" else stored(tmp_path, arrays, kind)
+    found = task_for(network, data)
+    assert found.load().test.x.shape == (9, 5, 4, 3, 1)
+    assert ld.run(network, data, target="reference").metric.value < 1e-6
+    integers = ld.quantize(network, data)
+    made = ld.run(integers, data, target="integer")
+    expected = ld.run(integers, pixels[:9].astype(np.float32), target="integer")
+    np.testing.assert_array_equal(made.outputs, expected.outputs)
+    assert made.metric.value < 0.02
+    if kind == "arrays":
+        assert data.test.x.shape == (9, 5, *frame)
+        again = load_task(data.save(tmp_path / "again.npz"))
+        np.testing.assert_array_equal(again.train.x, data.train.x)
+        assert ("4 x 3" in repr(data)) == (len(frame) > 1)
+
+
+def test_frames_with_other_axes_are_refused(rng):
+    network, labels = filming(rng), ["a", "b"] * 6
+    x = rng.normal(size=(12, 5, 3, 4))
+    with pytest.raises(InputError, match=r"frames of 3 x 4, and the network takes 4 x 3 x 1; give"):
+        task_for(network, Dataset(x, labels, x, labels))
+    films = [x[i, : 2 + i % 3] for i in range(12)]
+    assert Dataset(films, labels, films, labels).test.x.shape == (12, 4, 3, 4)
+    films[3] = films[3][:, :2]
+    with pytest.raises(InputError, match=r"frames of shape \(2, 4\) and \(3, 4\); all need"):
+        Dataset(films, labels, films, labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("table.csv", "read it, as by pandas.read_csv"),
+        ("word.WAV", "read it, as by scipy.io.wavfile.read"),
+        ("net.safetensors", "read it and give the arrays to lmu_deploy.Dataset"),
+        ("gone.csv", "no such file"),
+    ],
+)
+def test_files_of_other_kinds_are_refused_with_a_way(tmp_path, name, words):
+    if not name.startswith("gone"):
+        (tmp_path / name).write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match=words):
+        load_task(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_arrays_that_need_pickle_are_refused_with_a_way(arrays, tmp_path, kind):
+    x, *others = arrays
+    ragged = np.empty(len(x), object)
+    ragged[:] = [sample[: 2 + i % 3] for i, sample in enumerate(x)]
+    path = stored(tmp_path, dict(zip(ARRAYS, (ragged, *others), strict=True)), kind)
+    with pytest.raises(InputError, match=r"array of Python objects.*or padded with lengths_train"):
+        load_task(path)
+    assert Dataset(ragged, *others).train.lengths is not None
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        (0, lambda x: 1_700_000_000 + (x > 0), "subtract an offset first, or choose another unit"),
+        (0, lambda x: x * 1e-60, "float32 rounds that by up to"),
+        (0, iter, "x_train is a list_iterator; give an array or a list"),
+        (0, lambda x: "x.npy", "x_train is a str; give an array or a list"),
+        (0, lambda x: x + 1j, "give real numbers"),
+        (0, lambda x: np.where(np.arange(2) == 1, np.inf, x), "first in sample 0, feature 1"),
+        (1, lambda y: ["a", None] * 15, "lacks 15 answers"),
+        (1, lambda y: np.where(y == 0, np.nan, y).astype(object), "lacks 10 answers"),
+        (1, lambda y: np.where(y == 0, np.nan, y), "y_train holds NaN"),
+    ],
+)
+def test_numbers_that_no_network_can_use_are_refused(arrays, part, change, message):
+    given = list(arrays)
+    given[part] = change(list(given[part]) if change is iter else given[part])
+    with pytest.raises(InputError, match=message):
+        Dataset(*given)
+
+
+def test_tensors_are_arrays(arrays):
+    torch = pytest.importorskip("torch", reason="tensors are of torch")
+    x, y, x_test, y_test = arrays
+    expected = Dataset(x, y, x_test, y_test)
+    tensor = torch.tensor(x, dtype=torch.float32, requires_grad=True)
+    for given in (tensor, list(tensor)):
+        data = Dataset(given, torch.tensor(y), x_test, list(torch.tensor(y_test)))
+        assert data.identity == expected.identity
+    half = Dataset(tensor.bfloat16(), y, x_test, y_test)
+    np.testing.assert_allclose(half.train.x, expected.train.x, rtol=2**-8)
+
+
+def test_frames_of_pandas_with_other_levels_are_refused(arrays):
+    pandas = pytest.importorskip("pandas", reason="frames need pandas")
+    x, y, x_test, y_test = arrays
+    keys = pandas.MultiIndex.from_product([range(30), range(6), [0]])
+    long = pandas.DataFrame(x.reshape(180, 2), index=keys)
+    wide = pandas.DataFrame(
+        x.reshape(30, 12), columns=pandas.MultiIndex.from_product([list("ab"), range(6)])
+    )
+    for frame in (long, wide):
+        with pytest.raises(InputError, match="give a row per sample, or a row per step"):
+            Dataset(frame, y, x_test, y_test)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.tasks import mnist
+from lmu_deploy.tasks import digits as mnist
 from lmu_deploy.tasks.base import get_task
 
 NAMES = ("smnist", "psmnist", "psmnist-nru")

@@ -74,10 +74,29 @@ def test_answers_of_zero_are_named(arrays):
     assert sum(each.startswith("the answers of the test samples are zero") for each in said) == 1
 
 
-def test_features_before_steps_are_noticed(rng):
-    x = rng.normal(size=(400, 1, 150))
-    (said,) = found(x, np.arange(400) % 2, -x, np.arange(400) % 2)
+@pytest.mark.parametrize("shape", [(400, 1, 150), (400, 9, 24)], ids=["many", "smooth"])
+def test_features_before_steps_are_noticed(rng, shape):
+    y = np.arange(400) % 2
+    x = rng.normal(size=shape).cumsum(axis=2)
+    (said,) = found(x, y, -x, y)
     assert "give x.transpose(0, 2, 1)" in said
+    right = x.transpose(0, 2, 1)
+    assert found(right, y, -right, y) == []
+
+
+def test_steps_of_many_features_are_no_transposed_array(rng):
+    y = np.arange(400) % 2
+    for x in (rng.normal(size=(400, 9, 24)), rng.normal(size=(400, 9, 24)).cumsum(axis=1)):
+        assert found(x, y, -x, y) == []
+
+
+def test_one_class_is_said(arrays):
+    x, _, x_test, _ = arrays
+    said = found(x, np.full(400, "slow"), x_test, np.full(60, "slow"))
+    assert said == [
+        "all answers are the class slow; give samples of another class, or real numbers with "
+        "kind='regression'."
+    ]
 
 
 def test_windows_are_compared_with_length_and_spectrum(arrays):

@@ -7,17 +7,23 @@ import numpy as np
 import pytest
 
 import lmu_deploy as ld
+from converters.quantize import quantize as quantize_alone
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.executor import run
 from lmu_deploy.core.graph.transforms import as_layers, fold, input_scaling
 from lmu_deploy.core.integer.parts import Format, Place
 from lmu_deploy.core.integer.populations import Input
 from lmu_deploy.core.reference import run_reference
+from lmu_deploy.tasks.base import get_task
 from lmu_deploy.tasks.dataset import Dataset
+from lmu_deploy.tasks.preflight import baseline
 
 pytest.importorskip("lightning", reason="training needs lightning")
 
+import torch
+
 from lmu_deploy.training import train
+from lmu_deploy.training.config import default_model
 from lmu_deploy.training.scaling import Channels, Scaling
 
 LAYER = {"kind": "lmu", "units": 12, "order": 6, "theta": 16, "channels": 2}
@@ -185,3 +191,126 @@ def test_unknown_methods_and_gains_of_zero_are_refused(data):
         train(data, config=SETTINGS, scaling="zscore", progress=False)
     with pytest.raises(InputError, match="gains of an input must not be zero"):
         Input(Place("input"), 2, Format(8, 1.0), gain=np.array([1.0, 0.0]))
+
+
+def trend(samples, start, rng, lengths=(12,), ahead=1):
+    """Windows of a rising, noisy series from a start on, and the values that follow."""
+    series = 0.5 * np.arange(start, start + samples + 40) + np.sin(np.arange(samples + 40) / 2)
+    series += 0.05 * rng.normal(size=series.shape) + 300.0
+    n = rng.choice(lengths, samples)
+    x = [series[i : i + k, None] for i, k in enumerate(n)]
+    return x, np.stack([series[i + k : i + k + ahead] for i, k in enumerate(n)])
+
+
+@pytest.fixture(scope="module")
+def rising():
+    rng = np.random.default_rng(1)
+    return Dataset(*trend(400, 0, rng), *trend(80, 400, rng), name="rising")
+
+
+@pytest.fixture(scope="module")
+def follows(rising):
+    layer = {"kind": "lmu", "units": 16, "order": 8, "theta": 12, "memory_to_memory": False}
+    settings = {"layers": [layer], "epochs": 12, "batch_size": 20, "learning_rate": 0.02}
+    return train(rising, config=settings, progress=False)
+
+
+def test_direct_path_follows_a_trend_beyond_the_training_range(rising, follows):
+    trivial = baseline(rising.task)
+    assert trivial.words == "repeating the last value"
+    assert follows.figures["test_nrmse"] < 0.8 * trivial.value
+    last = rising.test.x[:, -1].astype(np.float64)
+    outputs = run(follows.network, rising.test.x)
+    (scaled,) = (n for n in follows.network.nodes if n.name == "output_scaling")
+    within = dataclasses.replace(
+        follows.network,
+        nodes=tuple(n for n in follows.network.nodes if n.name not in LATER),
+        output=scaled.name,
+    )
+    np.testing.assert_allclose(outputs, last + run(within, rising.test.x), rtol=1e-12)
+
+
+LATER = ("last_value", "direct", "sum")
+
+
+def test_integers_follow_a_trend_too(rising, follows):
+    integers = ld.quantize(follows.network, rising)
+    found = ld.run(integers, rising, target="integer")
+    assert found.metric.value < 1.02 * found.against_reference.value
+    assert not any(found.saturations.values())
+    narrow = quantize_alone(follows.network, rising.train.x)
+    assert ld.run(narrow, rising, target="integer").metric.value > 3 * found.metric.value
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "c"])
+def test_direct_path_is_equal_on_every_target(rising, follows, target):
+    if target == "c" and shutil.which("cc") is None:
+        pytest.skip("needs a C compiler")
+    integers = ld.quantize(follows.network, rising)
+    some = rising.test.x[:20]
+    expected = ld.run(integers, some, target="integer").outputs
+    np.testing.assert_array_equal(ld.run(integers, some, target=target).outputs, expected)
+
+
+def test_differences_are_fitted_at_each_sequence_s_own_end(rng):
+    x, y = trend(60, 0, rng, lengths=(5, 9, 12), ahead=3)
+    data = Dataset(x, y, x[:9], y[:9])
+    scaling = Scaling.fit(data.task, data.train, "standard", "auto")
+    assert scaling.direct == "sample"
+    rows = [np.flatnonzero((y.astype(np.float32) == t).all(axis=1))[0] for t in data.train.y]
+    differences = np.array([y[i] - x[i][-1, 0] for i in rows])
+    np.testing.assert_allclose(scaling.outputs.center, differences.mean(axis=0), rtol=1e-3)
+    np.testing.assert_allclose(scaling.outputs.spread, differences.std(axis=0), rtol=1e-3)
+    base = scaling.base(torch.tensor(data.train.x), torch.tensor(data.train.lengths))
+    scaled = scaling.targets(torch.tensor(data.train.y), base)
+    np.testing.assert_allclose(scaled.mean(axis=0), 0.0, atol=1e-3)
+    np.testing.assert_allclose(scaling.unscale(scaled, base), data.train.y, rtol=1e-6)
+    layers = {"layers": [LAYER | {"channels": 1}], "epochs": 1}
+    network = train(data, config=layers, progress=False).network
+    assert [node.name for node in network.nodes][-3:] == list(LATER)
+    outputs = run(network, data.test.x, data.test.lengths)
+    alone = [run(network, data.test.x[i : i + 1, :n]) for i, n in enumerate(data.test.lengths)]
+    np.testing.assert_allclose(outputs, np.concatenate(alone), rtol=1e-12)
+
+
+def test_series_at_every_step_has_a_direct_path(rng):
+    series = np.cumsum(rng.normal(size=(6, 31, 2)), axis=1)
+    data = Dataset(series[:4, :-1], series[:4, 1:], series[4:, :-1], series[4:, 1:])
+    layers = {"layers": [LAYER], "epochs": 1, "learning_rate": 1e-6}
+    network = train(data, config=layers, progress=False).network
+    assert [node.name for node in network.nodes][-2:] == ["direct", "sum"]
+    assert network["direct"].inputs == ("input_scaling",)
+    scaling = Scaling.fit(data.task, data.train, "standard", "auto")
+    assert scaling.direct == "step"
+
+
+def test_direct_path_is_only_where_the_last_value_helps(rng):
+    noise = rng.normal(size=(60, 10, 1))
+    data = Dataset(noise[:50], noise[:50, 0], noise[50:], noise[50:, 0])
+    for direct in ("auto", "none"):
+        assert Scaling.fit(data.task, data.train, "standard", direct).direct is None
+    assert Scaling.fit(data.task, data.train, "standard", "last").direct == "sample"
+    with pytest.raises(InputError, match="direct is last, and task dataset has 1 inputs"):
+        train(data, config={**SETTINGS, "direct": "last", "scaling": "none"}, progress=False)
+    classes = Dataset(noise, np.arange(60) % 2, noise, np.arange(60) % 2)
+    assert Scaling.fit(classes.task, classes.train, "standard", "auto").direct is None
+
+
+def test_own_data_have_the_kind_of_network_that_suits_them(rng):
+    x, y = rng.normal(size=(60, 40, 2)), np.arange(60) % 3
+    steps = np.tile(y[:, None], 40)
+    kinds = {
+        "stack": Dataset(x, y, x, y),
+        "lmu": Dataset(x, x[:, -1], x, x[:, -1]),
+        "lmu of steps": Dataset(x, steps, x, steps),
+    }
+    for kind, data in kinds.items():
+        assert default_model(data.task) == kind.split()[0]
+    assert default_model(get_task("digits")) == "lmu"
+    data = kinds["stack"]
+    quick = {"epochs": 1, "samples": 20}
+    assert train(data, config=quick, progress=False).config.stack.theta == 16
+    given = train(data, config={**quick, "layers": [LAYER]}, progress=False).config
+    assert (given.stack, len(given.layers)) == (None, 1)
+    data = kinds["lmu"]
+    assert train(data, config={**quick, "stack": {"width": 8}}, progress=False).config.stack

@@ -77,6 +77,29 @@ def without_input_scaling(network: Network) -> Network:
     return replace(network, nodes=tuple(nodes))
 
 
+def has_direct_path(network: Network) -> bool:
+    """Return whether the output is a sum with a term that is linear in the input of its step.
+
+    Such a network continues the input, beyond any range that it was trained or calibrated on.
+    """
+    nodes = {node.name: node for node in network.nodes}
+    end = nodes[network.output]
+    if not isinstance(end.operator, Add):
+        return False
+    for name in end.inputs:
+        while name != INPUT and _keeps_scale(nodes[name].operator):
+            (name,) = nodes[name].inputs
+        if name == INPUT:
+            return True
+    return False
+
+
+def _keeps_scale(operator: Operator) -> bool:
+    return isinstance(operator, Affine | Dense) or (
+        isinstance(operator, Reduce) and operator.kind == "last"
+    )
+
+
 def _folded(node: Node, nodes: list[Node], network: Network) -> list[Node] | None:
     """Return the nodes without `node`, which those behind it absorb; None if they cannot."""
     if node.name == network.output:
