@@ -2,6 +2,7 @@
 
     pip download --no-deps aeon statsmodels && unzip -q '*.whl' -d FOLDER
     python benchmarks/own_data.py FOLDER --save own-data/defaults
+    python benchmarks/own_data.py FOLDER --only GunPoint --append --save own-data/defaults
 
 The files are read as the packages hold them: `.ts` files in order of class, of different lengths,
 and `.csv` files of one series. Series are given twice: cut into windows of 24 values before the one
@@ -95,12 +96,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, help="at most so many, instead of the default")
+    parser.add_argument("--only", nargs="+", help="names of data sets; by default all")
     parser.add_argument("--seed", type=int, default=0)
     results.add_options(parser)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     rows = []
     for data in datasets(options.folder):
+        if options.only and data.name not in options.only:
+            continue
         rows.append(measured(data, options.epochs, options.seed))
         results.publish(COLUMNS, rows, options, options.seed)  # a stopped run keeps its rows
 

@@ -77,6 +77,10 @@ class TrainConfig(BaseModel):
         difference from it (:mod:`lmu_deploy.training.scaling`). With auto, the default for the
         user's data, there is one where training answers are closer to the last value than to their
         mean.
+    level_noise : float
+        Where there is a direct path, the standard deviation of a number that is added to all steps
+        of each scaled sequence in training, so that the layers depend less on a level that a
+        series with a trend never returns to; 1 by default for the user's data.
     chip : mapping, optional
         `profile` of an analog chip whose noise the memories and units have during training, and
         options of `spike`, such as `neurons_per_state`, for a network of layers; see
@@ -102,6 +106,7 @@ class TrainConfig(BaseModel):
     choose_by: Literal["loss", "metric", "last"] = "loss"
     scaling: Literal["standard", "robust", "min-max", "none"] = "none"
     direct: Literal["none", "last", "auto"] = "none"
+    level_noise: float = Field(default=0.0, ge=0, le=100)
     chip: dict[str, Any] | None = None
     steps: int | None = Field(default=None, ge=1)
     samples: int | None = Field(default=None, ge=1)
@@ -219,6 +224,11 @@ _FILES = {
 _MOST_CHANNELS, _MOST_ORDER = 8, 64
 _BATCHES = 20
 """Batches of an epoch that the user's data are cut into, where there are enough samples."""
+_UPDATES = 200
+"""Updates of the weights that the user's data are trained for at least."""
+_WINDOW_OF_ORDER = 4
+"""Longest window in steps, relative to its order, where there is an answer at every step: a longer
+one shows the last steps too coarsely."""
 _STACK_ORDER = 32
 _OWN_STACK = {"blocks": 2, "width": 64, "channels": 16, "order": 8}
 _SHORTEST, _WINDOWS = 16, 8
@@ -281,19 +291,24 @@ def _for_own_data(task: Task, model: str) -> dict[str, Any]:
     common: dict[str, Any] = {"patience": 20}
     if task.is_own and len(task.load().validation) < SMALLEST_VALIDATION:
         common = {"choose_by": "last"}
-    common |= {"scaling": "standard", "direct": "auto"}
+    common |= {"scaling": "standard", "direct": "auto", "level_noise": 1.0}
     if model == "stack":
         theta = min(task.steps, max(_SHORTEST, task.steps // _WINDOWS))
         return {**_STACK, "stack": {**_OWN_STACK, "theta": theta}, **common}
+    steps = task.steps
     if task.is_own:
-        batch = len(task.load().train) // _BATCHES
-        common |= {"batch_size": max(8, min(100, batch)), "learning_rate": 0.005}
+        samples = len(task.load().train)
+        batch = max(8, min(100, samples // _BATCHES))
+        common |= {"batch_size": batch, "learning_rate": 0.005}
+        common["epochs"] = max(100, -(-_UPDATES // -(-samples // batch)))
+        if task.every_step:
+            steps = min(steps, _WINDOW_OF_ORDER * _MOST_ORDER)
     lmu = {
         "kind": "lmu",
         "units": 100,
         "channels": min(task.n_in, _MOST_CHANNELS),
-        "order": max(1, min(_MOST_ORDER, task.steps)),
-        "theta": task.steps,
+        "order": max(1, min(_MOST_ORDER, steps)),
+        "theta": steps,
     }
     feedforward = {**lmu, "hidden": "feedforward"}
     lstm = {"kind": "lstm", "units": 50}

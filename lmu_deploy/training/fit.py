@@ -132,7 +132,8 @@ def fit(
     _check_device(device, devices)
     check_choice("precision", precision, PRECISIONS)
     matters = {"epochs": config.schedule != "constant", "stack": bool(config.stack)}
-    matters |= {"augment": bool(config.augment), "chip": bool(config.chip)}
+    matters |= {name: bool(getattr(config, name)) for name in ("augment", "chip", "level_noise")}
+    matters["direct"] = config.direct != "none"
     left_out = {name for name, counts in matters.items() if not counts}
     about = config.model_dump_json(exclude=left_out)
     about = f"{task.identity} {seed} {about}"

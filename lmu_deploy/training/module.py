@@ -1,7 +1,7 @@
 """Lightning module of a training: loss, validation, optimizer, learning rate, data, regularization.
 
-Regularization: augmentation, dropout and adversarial input perturbation. They act during training
-only. The noise of a chip (:class:`ChipNoise`) acts in validations too, so that the weights that are
+Regularization: augmentation, dropout, adversarial input perturbation, and behind a direct path
+noise of the level of each sequence. They act during training only. The noise of a chip (:class:`ChipNoise`) acts in validations too, so that the weights that are
 kept are those that tolerate it best.
 
 Batches are converted to floats one at a time. The order of an epoch depends only on the seed and
@@ -281,7 +281,11 @@ class TrainingModule(pl.LightningModule):
         if self.config.augment is not None:
             inputs = self.config.augment.apply(inputs, lengths, self.task.front_end)
         targets = self.scaling.targets(targets, self.scaling.base(inputs, lengths))
-        inputs = self.scaling.scale(inputs).requires_grad_(distance > 0)
+        inputs = self.scaling.scale(inputs)
+        if self.scaling.direct is not None and self.config.level_noise:
+            levels = torch.randn((len(inputs), 1, inputs.shape[2]), device=inputs.device)
+            inputs = inputs + self.config.level_noise * levels
+        inputs.requires_grad_(distance > 0)
         loss = self._loss(inputs, targets, lengths)
         if distance:
             perturbed = perturb_inputs(loss, inputs, distance)
