@@ -1,8 +1,9 @@
 """Lightning module of a training: loss, validation, optimizer, learning rate, data, regularization.
 
 Regularization: augmentation, dropout, adversarial input perturbation, and behind a direct path
-noise of the level of each sequence. They act during training only. The noise of a chip (:class:`ChipNoise`) acts in validations too, so that the weights that are
-kept are those that tolerate it best.
+noise of the level of each sequence. They act during training only. The noise of a chip
+(:class:`ChipNoise`) acts in validations too, so that the weights that are kept are those that
+tolerate it best.
 
 Batches are converted to floats one at a time. The order of an epoch depends only on the seed and
 the number of the epoch, so that a resumed training uses the same batches as an uninterrupted one.
