@@ -3,10 +3,13 @@
     pip download --no-deps aeon statsmodels && unzip -q '*.whl' -d FOLDER
     python benchmarks/own_data.py FOLDER --save own-data/defaults
     python benchmarks/own_data.py FOLDER --only GunPoint --append --save own-data/defaults
+    python benchmarks/own_data.py FOLDER --kinds --save own-data/kinds
 
 The files are read as the packages hold them: `.ts` files in order of class, of different lengths,
 and `.csv` files of one series. Series are given twice: cut into windows of 24 values before the one
 that is asked for, and whole, with an answer at every step. The first 80 % of a series train.
+
+`--kinds` compares kinds of network by twofold cross-validation of the training parts alone.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import numpy as np
 import results
 
 import lmu_deploy as ld
+from lmu_deploy.tasks.base import Split, stratified_order
 from lmu_deploy.tasks.preflight import baseline, not_better
 
 CLASSES = ("JapaneseVowels", "BasicMotions", "GunPoint", "ItalyPowerDemand")
@@ -91,12 +95,46 @@ def measured(data: ld.Dataset, epochs: int | None, seed: int) -> list[results.Ce
     return [data.name, len(data.train), metric, trivial.words, trivial.value, *values, words]
 
 
+KINDS = ("lmu", "parallel", "stack")
+COMPARED: results.Columns = [
+    ("data", "{}"),
+    ("training samples", ">{:,d}"),
+    *((kind, ">{:.4f}") for kind in KINDS),
+]
+
+
+def compared(data: ld.Dataset, epochs: int | None, seed: int) -> list[results.Cell]:
+    """Train each kind of network on one half of the training samples, and judge it on the other."""
+    samples = [data.train, data.validation]
+    x = [part.x[i, : _length(part, i)] for part in samples for i in range(len(part))]
+    y = np.concatenate([part.y for part in samples])
+    fold = np.empty(len(y), int)
+    fold[stratified_order(y, seed)] = np.arange(len(y)) % 2
+    row: list[results.Cell] = [data.name, len(y)]
+    for kind in KINDS:
+        right = 0.0
+        for held in (0, 1):
+            parts = [np.flatnonzero(fold != held), np.flatnonzero(fold == held)]
+            (x_in, y_in), (x_out, y_out) = (([x[i] for i in part], y[part]) for part in parts)
+            half = ld.Dataset(x_in, y_in, x_out, y_out, name=f"{data.name}, {kind}")
+            found = ld.train(half, kind, epochs=epochs, seed=seed).figures
+            right += found["test_accuracy"] * len(y_out)
+        row.append(right / len(y))
+    return row
+
+
+def _length(part: Split, sample: int) -> int:
+    """Return the steps of a sample."""
+    return part.x.shape[1] if part.lengths is None else int(part.lengths[sample])
+
+
 def main() -> None:
     """Measure all data sets and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, help="at most so many, instead of the default")
     parser.add_argument("--only", nargs="+", help="names of data sets; by default all")
+    parser.add_argument("--kinds", action="store_true", help="compare kinds of network")
     parser.add_argument("--seed", type=int, default=0)
     results.add_options(parser)
     options = parser.parse_args()
@@ -105,8 +143,11 @@ def main() -> None:
     for data in datasets(options.folder):
         if options.only and data.name not in options.only:
             continue
-        rows.append(measured(data, options.epochs, options.seed))
-        results.publish(COLUMNS, rows, options, options.seed)  # a stopped run keeps its rows
+        if options.kinds and data.task.kind == "regression":
+            continue
+        measure, columns = (compared, COMPARED) if options.kinds else (measured, COLUMNS)
+        rows.append(measure(data, options.epochs, options.seed))
+        results.publish(columns, rows, options, options.seed)
 
 
 if __name__ == "__main__":
