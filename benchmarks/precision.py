@@ -4,8 +4,8 @@
     python benchmarks/precision.py accuracy --save performance/precision-accuracy
 
 Both precisions take turns in one process with one thread; the ratio is the median of the ratios
-within a turn. Inputs of the steps are random. Accuracy is of the test part of `digits`, after a
-training with the built-in settings.
+within a turn. Inputs of the steps are random. Accuracy is of the test part of `digits`, after 30
+epochs of a stack of 32 features.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import results
 import torch
@@ -26,6 +27,7 @@ from lmu_deploy.training.config import preset
 from lmu_deploy.training.module import make_model
 
 SEEDS = (0, 1, 2)
+SMALL: dict[str, Any] = {"width": 32, "epochs": 30}
 TASK, BATCH = "psmnist", 20
 Rows = list[list[results.Cell]]
 SPEED = [
@@ -96,7 +98,7 @@ def accuracy(_: int) -> Rows:
     rows: Rows = []
     for seed in SEEDS:
         found = [
-            train("digits", "stack", seed=seed, precision=precision, progress=False)
+            train("digits", "stack", seed=seed, precision=precision, progress=False, **SMALL)
             for precision in ("32", "bf16-mixed")
         ]
         rows.append([str(seed), *(100 * each.figures["test_accuracy"] for each in found)])
