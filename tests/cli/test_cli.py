@@ -221,7 +221,7 @@ def test_nan_in_the_input_is_refused(lmu, float_file, data_file, tmp_path):
         ({"y_train": np.arange(30) % 3 - 1}, "outputs"),
         ({"y_train": np.arange(30)}, "30 outputs"),
         ({"y_train": np.array(["a"] * 30)}, "labels of different types"),
-        ({"x_train": np.array([None] * 30, dtype=object)}, "plain arrays"),
+        ({"x_train": np.array([None] * 30, dtype=object)}, "an array of Python objects"),
     ],
 )
 def test_invalid_own_data_is_refused(lmu, float_file, data_file, changes, message):
