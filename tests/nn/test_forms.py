@@ -119,7 +119,7 @@ def cases(draw):
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(layer=layers(), case=cases())
 def test_forms_agree_in_float64(layer, case):
     given_to_all = arguments(layer, *case[0])
@@ -129,7 +129,7 @@ def test_forms_agree_in_float64(layer, case):
             assert error <= 1e-10, f"{name} differs by {error:.3g}"
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(layer=layers(torch.float32), case=cases())
 def test_forms_agree_in_float32(layer, case):
     """Within 1e-5 of the truth; where terms cancel, four times the plain loop's error."""

@@ -330,18 +330,23 @@ def test_frames_are_counted_alike(network, steps):
     assert latency(network) >= 0
 
 
-def drawn(*wanted: type, seed: int = 0, **options: object) -> IntegerNetwork:
-    """Return the smallest of some drawn networks that has populations of all these classes."""
+@cache
+def hundred(**options: object) -> list[IntegerNetwork]:
+    """Return a hundred drawn networks, the same at every call."""
     found: list[IntegerNetwork] = []
 
     @settings(max_examples=100, phases=[Phase.generate], derandomize=True, database=None)
     @given(integer_graphs(**options))
     def collect(network: IntegerNetwork) -> None:
-        kinds = {type(p) for p in network.populations}
-        if set(wanted) <= kinds:
-            found.append(network)
+        found.append(network)
 
     collect()
+    return found
+
+
+def drawn(*wanted: type, **options: object) -> IntegerNetwork:
+    """Return the smallest of a hundred networks that has populations of all these classes."""
+    found = [n for n in hundred(**options) if set(wanted) <= {type(p) for p in n.populations}]
     return min(found, key=lambda network: len(network.populations))
 
 

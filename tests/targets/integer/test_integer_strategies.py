@@ -1,4 +1,4 @@
-"""Two hundred networks that hypothesis draws: ONNX Runtime equals the bit-exact simulator."""
+"""A hundred networks that hypothesis draws: ONNX Runtime equals the bit-exact simulator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from targets.base import Run
 from targets.conformance.strategies import integer_networks, loud_and_quiet
 from targets.integer import IntegerTarget
 
-FOR_ONNX = 200
+FOR_ONNX = 100
 SEEDS = st.integers(0, 1000)
 
 
