@@ -70,7 +70,8 @@ def explained(
     samples : int or None
         How many; None for as many as take a minute or two, 0 for no attribution and no ranges.
     budget : float
-        Seconds for Shapley values of integer networks; see :func:`attribute`.
+        Seconds for Shapley values of the sources of each network's error; see :func:`attribute`
+        and :func:`attribute_spiking`.
     calibration : ndarray, shape (samples, steps, n_in), optional
         Inputs with which integer networks were quantized by the defaults of `quantize`; remedies
         are tried if it is given.
@@ -103,9 +104,9 @@ def explained(
             result = dataclasses.replace(result, attribution=sources, ranges=ranges)
         elif isinstance(network, SpikingNetwork) and network.synapse is None:
             made_here = forms is not None and "spiking" not in forms.given
-            result = _spiking(result, network, split, task, samples, parts, made_here)
+            result = _spiking(result, network, split, task, samples, budget, parts, made_here)
         elif isinstance(network, SpikingGraph) and not network.device.board:
-            result = _graph(result, split, task, samples, parts)
+            result = _graph(result, split, task, samples, budget, parts)
         found.append(result)
     return found
 
@@ -151,6 +152,7 @@ def _spiking(
     split: Split,
     task: Task,
     samples: int | None,
+    budget: float,
     parts: Parts,
     made_here: bool,
 ) -> Result:
@@ -181,10 +183,19 @@ def _spiking(
         def make() -> Attribution:
             with progress_bar(label, "runs") as progress:
                 return attribute_spiking(
-                    spiking, split.inputs, split.targets, task, samples, seed, progress, chips
+                    spiking,
+                    split.inputs,
+                    split.targets,
+                    task,
+                    samples,
+                    seed,
+                    progress,
+                    chips,
+                    budget=budget,
                 )
 
-        what = (spiking.fingerprint(), split.inputs, split.targets, task.name, samples, seed)
+        given = (split.inputs, split.targets, task.name, samples, seed, budget)
+        what = (spiking.fingerprint(), *given)
         sources = parts.attribution(make, "spiking", *what)
         return dataclasses.replace(each, attribution=sources)
 
@@ -196,7 +207,14 @@ _GRAPH_UPDATES = 5e8
 """Updates of neurons in the attribution of a graph of neurons: about 15 s on one core."""
 
 
-def _graph(result: Result, split: Split, task: Task, samples: int | None, parts: Parts) -> Result:
+def _graph(
+    result: Result,
+    split: Split,
+    task: Task,
+    samples: int | None,
+    budget: float,
+    parts: Parts,
+) -> Result:
     """Attribute a graph of neurons and its variants with the seeds of their runs."""
     if samples is None and isinstance(result.network, SpikingGraph):
         graph_steps = split.inputs.shape[1] * result.network.steps_per_presentation
@@ -211,10 +229,11 @@ def _graph(result: Result, split: Split, task: Task, samples: int | None, parts:
         def make() -> Attribution:
             with progress_bar(label, "samples") as progress:
                 return attribute_graph(
-                    graph, split.inputs, split.targets, task, samples, seed, progress
+                    graph, split.inputs, split.targets, task, samples, seed, progress, budget
                 )
 
-        what = (graph.fingerprint(), split.inputs, split.targets, task.name, samples, seed)
+        given = (split.inputs, split.targets, task.name, samples, seed, budget)
+        what = (graph.fingerprint(), *given)
         return dataclasses.replace(each, attribution=parts.attribution(make, "graph", *what))
 
     variants = {n: attributed(v, f"attribution, {n}") for n, v in result.variants.items()}
@@ -284,8 +303,9 @@ def validate(
         Samples on which each source of an integer network's error is switched on by itself; by
         default as many as take a minute or two, 0 to leave it out.
     attribution_budget : float
-        Seconds on one core, counted in products, for the Shapley values of the sources of each
-        integer network's error; 0 for none. Fewer seconds take fewer samples and orders.
+        Seconds on one core, estimated from sizes, for the Shapley values of the sources of each
+        network's error; 0 for none. Fewer seconds take fewer samples and orders, and of an analog
+        network fewer chips.
     recordings : sequence of Recording or path
         What a board or another program recorded of the integer network (``.npz``); each is judged
         as a target ``recorded/NAME``. docs/how-to/board.md describes the file.

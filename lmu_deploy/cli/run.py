@@ -119,8 +119,8 @@ def validate(
         float,
         typer.Option(
             min=0,
-            help="Seconds on one core for the Shapley values of the sources of each integer "
-            "network's error; fewer take fewer samples and orders, 0 none.",
+            help="Seconds on one core for the Shapley values of the sources of each network's "
+            "error; fewer take fewer samples and orders, or analog chips (at most five), 0 none.",
         ),
     ] = 60.0,
     recording: Annotated[

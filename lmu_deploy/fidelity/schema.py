@@ -3,8 +3,7 @@
 All numbers are finite; unknown values are null. `targets` and `variants` keep their order.
 :func:`json_schema` returns the JSON schema, with which other tools can validate a file.
 
-Version 2 differs from version 1 in names: American spelling, and ``divergence.points`` and
-``equal_to.on_host`` for ``partings`` and ``apart``. :mod:`lmu_deploy.fidelity.store` reads both.
+Version 2 has other names than version 1; :mod:`lmu_deploy.fidelity.store` reads both.
 """
 
 from __future__ import annotations
@@ -113,9 +112,9 @@ class Cause(Strict):
 class Attribution(Strict):
     """Contribution of each source of error, in the order in which they are enabled.
 
-    `interaction` is 1 minus the sum of the shares alone; `causes` are sorted, largest first.
-    `measured` is the target's output error, `unexplained` the part of its square that the
-    simulation lacks. `parts` are Shapley values with 90 % intervals. `remedies` were tried.
+    `interaction` is 1 minus the sum of the shares alone, `measured` the target's output error, and
+    `unexplained` what the simulation lacks of its square. `parts` are Shapley values with 90 %
+    intervals, over samples or chips; `parts_tied` cannot be told apart from the largest.
     """
 
     samples: int
@@ -128,6 +127,8 @@ class Attribution(Strict):
     parts: dict[str, tuple[float, float | None, float | None]] = {}
     parts_samples: int | None = None
     parts_orders: int | None = None
+    parts_chips: int | None = None
+    parts_tied: list[str] = []
     remedies: dict[str, str] | None = None
 
 
@@ -281,9 +282,8 @@ class Events(Strict):
 class Population(Strict):
     """Events of one population; `rate` is events per neuron and step.
 
-    `by_step` and `by_class` are mean events of a sample, at each step and of each class.
-    `intervals` counts the intervals between events of a neuron in sample 0: entry k counts those of
-    2^(k-1) + 1 to 2^k steps, entry 0 those of one step.
+    `by_step` and `by_class` are mean events of a sample, at each step and of each class. Entry k of
+    `intervals` counts those between events of a neuron in sample 0 of 2^(k-1) + 1 to 2^k steps.
     """
 
     neurons: int | None

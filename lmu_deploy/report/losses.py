@@ -98,7 +98,57 @@ def shapley(found: Attribution) -> list[Table]:
         f"Parts of the squared output error: Shapley values over {how} of the sources, "
         f"{wording.plural(found.parts_samples or 0, 'sample')}"
     )
-    return [Table(caption, ["source", "share", f"90{SPACE}% interval over samples"], rows)]
+    if found.parts_chips == 1:
+        caption += ", this chip alone (it has changed, or --attribution-budget allows no others)"
+    elif found.parts_chips is not None:
+        caption += (
+            f", {found.parts_chips} chips with mismatch and tuning curves of their own, each "
+            "calibrated for every subset"
+        )
+    interval = f"90{SPACE}% interval over {_over(found)}"
+    return [Table(caption, ["source", "share", interval], rows)]
+
+
+def _over(found: Attribution) -> str:
+    """Return what the intervals of the parts are over."""
+    return f"{found.parts_chips} chips" if (found.parts_chips or 1) > 1 else "samples"
+
+
+def uncertain(found: Attribution) -> list[str]:
+    """Say which parts cannot be told apart from the largest, or from zero."""
+    if not found.parts:
+        return []
+    over, ranked = _over(found), list(found.parts.items())
+    first, (_, low, _) = ranked[0]
+    zero = [name for name, (_, low, high) in ranked if low is None or low <= 0.0 <= (high or 0.0)]
+    sentences = []
+    if low is None or low <= 0.0:
+        sentences.append(
+            f"No source of error is named as a cause: over {over} the part of each may be zero."
+        )
+    elif found.parts_tied:
+        names = ", ".join([first, *found.parts_tied])
+        sentences.append(
+            f"{names[0].upper()}{names[1:]} cannot be told apart: over {over}, the difference of "
+            "their parts of the squared output error may be zero."
+        )
+    if zero and first not in zero:
+        names = ", ".join(zero)
+        sentences.append(f"Not named as causes, because their parts may be zero: {names}.")
+    return sentences
+
+
+def with_interval(found: Attribution, cause: Cause) -> str:
+    """Return the part of a cause with its interval in brackets, or nothing if it is unknown."""
+    source, own = cause.source, f" of {cause.place}"
+    parts = [p for n, p in found.parts.items() if n in (source, source + own) or n.endswith(own)]
+    if not parts:
+        parts = [p for name, p in found.parts.items() if name.startswith(f"{source} of ")]
+    if len(parts) != 1:
+        return ""
+    ((part, low, high),) = parts
+    ends = "" if low is None or high is None else f", {share(low)} to {share(high)} at 90{SPACE}%"
+    return f" (part by Shapley {share(part)}{ends}, over {_over(found)})"
 
 
 def causes(found: Attribution, remedies: Mapping[str, str]) -> Table:
@@ -275,17 +325,24 @@ def layer_sections(fidelity: Fidelity, looks: Mapping[str, Series]) -> list[Sect
 
 
 def first_cause(found: TargetFidelity) -> str | None:
-    """Describe the largest cause of the output error in one sentence; return None if unknown."""
-    if found.attribution is None or not found.attribution.causes:
+    """Describe the largest cause of the output error; return None if unknown."""
+    if found.attribution is None:
         return None
-    if (unexplained := found.attribution.unexplained or 0.0) > UNEXPLAINED:
+    sentences = [_first_cause(found.attribution), *uncertain(found.attribution)[:1]]
+    return " ".join(sentence for sentence in sentences if sentence) or None
+
+
+def _first_cause(attribution: Attribution) -> str | None:
+    if not attribution.causes:
+        return None
+    if (unexplained := attribution.unexplained or 0.0) > UNEXPLAINED:
         return (
             f"The simulation of this network reproduces an output error of "
-            f"{significant(found.attribution.steps[-1].after.output)}, and the target's is "
-            f"{significant(found.attribution.measured or 0.0)}: {wording.share(unexplained)} of "
+            f"{significant(attribution.steps[-1].after.output)}, and the target's is "
+            f"{significant(attribution.measured or 0.0)}: {wording.share(unexplained)} of "
             "its square has another cause than the operations of the network."
         )
-    cause = found.attribution.causes[0]
+    cause = attribution.causes[0]
     if cause.source == CALIBRATION:
         return (
             f"Recalibrating {cause.place} would remove "
@@ -296,13 +353,14 @@ def first_cause(found: TargetFidelity) -> str | None:
             f"Without damage at {cause.place}, and calibrated again, "
             f"{wording.share(cause.share)} of the squared output error would be gone."
         )
+    interval = with_interval(attribution, cause)
     if cause.share > 1.0:  # other sources compensate for part of it
         return (
-            f"The largest cause of the output error is {where(cause)}; alone it causes a larger "
-            "error than all sources together."
+            f"The largest cause of the output error is {where(cause)}{interval}; alone it causes a "
+            "larger error than all sources together."
         )
     return (
-        f"The largest cause of the output error is {where(cause)}; alone it causes "
+        f"The largest cause of the output error is {where(cause)}{interval}; alone it causes "
         f"{wording.share(cause.share)} of the squared error."
     )
 
@@ -363,6 +421,7 @@ def _summary(found: Attribution, accuracy: bool) -> list[str]:
             f"({wording.significant(found.measured or 0.0)} on these samples) is not reproduced by "
             "the simulation. The rest of this section is about the simulation, not the target.",
         )
+    sentences += uncertain(found)
     if found.interaction is not None:
         sentences.append(
             f"The sources acting alone add up to {wording.share(1.0 - found.interaction)} of the "

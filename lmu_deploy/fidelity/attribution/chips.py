@@ -291,6 +291,35 @@ class Chips:
             others._made = self._made
         return others
 
+    def another(self, number: int) -> Chips:
+        """Return the chips of the same settings with mismatch and tuning curves of their own.
+
+        Parameters
+        ----------
+        number : int
+            Added to the seeds.
+        """
+        network = self.network
+        calibration = replace(network.calibration, seed=network.calibration.seed + number)
+        device = replace(network.device, seed=network.device.seed + number)
+        other = replace(network, calibration=calibration, device=device)
+        return Chips(other, self._known, self.parts)
+
+    def like(self, network: SpikingNetwork) -> SpikingNetwork:
+        """Return what `spike` makes of a network, with its method and units, on these chips.
+
+        Parameters
+        ----------
+        network : SpikingNetwork
+        """
+        units, options = network.units, dict[str, Any]()
+        if units is None and network.calibration.method == METHOD:
+            return self.fresh()
+        if units is not None:
+            options = {"units": "chip", "neurons_per_unit": units.populations.neurons}
+            options["readout_tau_ms"] = units.tau_ms
+        return self._spiked(self._settings() | options, network.calibration.method)
+
     def calibrated(
         self, *, mismatch: bool = False, noise: bool = False, bits: bool = False
     ) -> SpikingNetwork:
@@ -308,18 +337,19 @@ class Chips:
             self._made[found] = self._spiked(self._settings() | imperfections)
         return self._made[found]
 
-    def _spiked(self, settings: dict[str, Any]) -> SpikingNetwork:
+    def _spiked(self, settings: dict[str, Any], method: str = METHOD) -> SpikingNetwork:
         """Calibrate a virtual chip, unless it has been kept."""
         host = self.network.host
 
         def make() -> SpikingNetwork:
-            made = spike(host, self._known, calibration=METHOD, **settings)
+            made = spike(host, self._known, calibration=method, **settings)
             assert isinstance(made, SpikingNetwork)  # of a chain of layers
             return made
 
         if self.parts is None:
             return make()
-        found = self.parts.network(make, "chip", fingerprint(host), self._known, settings)
+        what = ("chip", fingerprint(host), self._known, settings | {"calibration": method})
+        found = self.parts.network(make, *what)
         assert isinstance(found, SpikingNetwork)
         return found
 

@@ -10,11 +10,15 @@ the drive of ensemble k, that is the spikes that reach it and what its synapses 
 The last step is what the host reads from the chip. All errors come from one run, and nothing is
 calibrated again. A negative part, where an ensemble makes up for the ones before it, counts as
 zero alone, and appears as the decrease from one step to the next.
+
+There is one order, that of the ensembles, so the parts are these differences; their intervals are
+over samples, of this chip alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,10 +28,12 @@ from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.graph import SpikingGraph
 from lmu_deploy.core.validation import check_inputs, check_integer
 from lmu_deploy.fidelity.attribution.measure import Errors, metric_of
+from lmu_deploy.fidelity.attribution.shapley import Parts, parts_of
 from lmu_deploy.fidelity.attribution.spiking import SAMPLES, added_by
 from lmu_deploy.fidelity.attribution.study import Attribution, Cause, Step
 from lmu_deploy.fidelity.attribution.switches import NEURONS, UNITS, Tally
 from lmu_deploy.fidelity.measures.agreement import deviation
+from lmu_deploy.fidelity.measures.statistics import squared_sums
 from lmu_deploy.tasks.base import Task
 from targets.base import Run, flat_frames
 from targets.spiking import SpikingTarget
@@ -43,6 +49,7 @@ def attribute_graph(
     samples: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    budget: float = 0.0,
 ) -> Attribution:
     """Attribute the errors of a graph of neurons to its ensembles.
 
@@ -58,6 +65,8 @@ def attribute_graph(
         Seed of initial membranes and noise.
     progress : callable, optional
         Called with (samples run, total).
+    budget : float
+        0 for no intervals; they take no further run.
 
     Returns
     -------
@@ -74,7 +83,9 @@ def attribute_graph(
     done = SpikingTarget().run(graph, inputs, record=True, seed=seed, progress=progress)
     study = _Study(graph, inputs, targets[: len(inputs)], task)
     steps = tuple(study.steps(done))
-    return Attribution(len(inputs), study.reference, steps, tuple(_causes(steps)), Tally())
+    parts = study.parts(steps) if budget > 0 else None
+    causes = tuple(_causes(steps, parts))
+    return Attribution(len(inputs), study.reference, steps, causes, Tally(), parts)
 
 
 class _Study:
@@ -89,6 +100,15 @@ class _Study:
         wanted = [*self.memories, graph.host.output]
         self.truth = record_states(graph.host, frames, nodes=wanted).nodes
         self.reference = Errors(metric_of(self._last(self.truth[wanted[-1]]), targets, task), 0, 0)
+        self.squares = [np.zeros(len(inputs))]
+        """Squared output errors of the samples, before the first step and after each."""
+
+    def parts(self, steps: tuple[Step, ...]) -> Parts | None:
+        """Return what each step adds to the squared output error, with intervals over samples."""
+        names = [step.source for step in steps]
+        added = [after - before for before, after in pairwise(self.squares)]
+        whole = self.squares[-1]
+        return parts_of(dict(zip(names, added, strict=True)), whole, len(whole), chips=1)
 
     def steps(self, done: Run) -> Iterator[Step]:
         """Yield a step for each ensemble, and one for what the host reads."""
@@ -115,6 +135,7 @@ class _Study:
             wrong = float(np.square(host[name].reshape(true.shape) - true).sum())
             relative.append(wrong / max(float(np.square(true).sum()), 1e-300))
         mine, true = self._last(outputs), self._last(self.truth[self.graph.host.output])
+        self.squares.append(squared_sums(mine, true, self.task.washout)[0])
         return Errors(
             metric_of(mine, self.targets, self.task),
             deviation(mine, true, self.task.washout) or 0.0,
@@ -126,13 +147,13 @@ class _Study:
         return outputs if self.graph.return_sequences else outputs[:, -1]
 
 
-def _causes(steps: tuple[Step, ...]) -> list[Cause]:
+def _causes(steps: tuple[Step, ...], parts: Parts | None) -> list[Cause]:
     """Return the steps that add more than 5 % of the squared output error, the largest first."""
     whole = steps[-1].after.output
     found = []
     for step in steps:
         share = (step.alone.output / whole) ** 2 if whole else 0.0
-        if share > _RELEVANT:
+        if share > _RELEVANT and not (parts and parts.excluded(step.source)):
             source = step.source if step.source == UNITS else NEURONS
             place = ", ".join(step.places)
             found.append(Cause(source, place, None, step.alone.output, share, None, None))

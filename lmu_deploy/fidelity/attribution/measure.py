@@ -255,6 +255,23 @@ class SpikingAblationRunner:
         self.report()
         return found
 
+    def squares(
+        self, network: SpikingNetwork, spiking: Collection[int], number: int = 0
+    ) -> np.ndarray:
+        """Return the squared output errors of every sample, shape (samples,).
+
+        Parameters
+        ----------
+        network : SpikingNetwork
+        spiking : collection of int
+        number : int
+            Of the chip; it is added to the seed of initial membranes and noise.
+        """
+        found = run_hybrid(network, self.inputs, spiking, self.seed + number)
+        self.report()
+        outputs = found.y if network.return_sequences else found.y[:, -1]
+        return squared_sums(outputs, self._truth.outputs, self._task.washout)[0]
+
     def report(self) -> None:
         """Report one more run or calibration as done."""
         self._done += 1

@@ -9,17 +9,38 @@ part of source k is what it adds on average over all orders of the other sources
 Up to as many sources as the budget allows all subsets are run; otherwise some orders are drawn,
 each together with its reverse. A part may be negative: the source then compensates others. The
 interval is that of a ratio of means over samples.
+
+On an analog chip, mismatch, noise and weight rounding need neurons, and the parts of one chip
+depend on its mismatch and on its tuning curves. So the orders are those in which the sources come
+stage by stage (Faigle and Kern 1992): neurons of all memories, imperfections of the chip, the
+calibration, hidden units on neurons. The values are sums over samples, on several chips with
+mismatch, tuning curves, initial membranes and noise of their own, and the interval is over chips.
+
+Two parts cannot be told apart where the interval of their difference contains zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import factorial
 
 import numpy as np
 from scipy.special import stdtrit
+
+from lmu_deploy.core.spiking.network import SpikingNetwork
+from lmu_deploy.fidelity.attribution.chips import Chips, same_chip, same_populations
+from lmu_deploy.fidelity.attribution.measure import SpikingAblationRunner
+from lmu_deploy.fidelity.attribution.switches import (
+    CALIBRATION,
+    DAMAGE,
+    MISMATCH,
+    NEURONS,
+    NOISE,
+    UNITS,
+    WEIGHT_BITS,
+)
 
 Subset = frozenset[str]
 Value = Callable[[list[Subset]], dict[Subset, np.ndarray]]
@@ -38,13 +59,18 @@ class Part:
     share : float
         The shares of all sources add up to 1; negative if the source compensates others.
     low, high : float
-        90 % interval over samples.
+        90 % interval over samples, or over chips.
     """
 
     source: str
     share: float
     low: float
     high: float
+
+    @property
+    def certain(self) -> bool:
+        """Whether the source adds to the error: its interval is above zero."""
+        return self.low > 0.0
 
 
 @dataclass(frozen=True)
@@ -58,11 +84,21 @@ class Parts:
         Orders of the sources that were drawn; None if all subsets were run.
     parts : tuple of Part
         The largest first.
+    chips : int or None
+        Analog chips, which the intervals are over if there are several; None for integers.
+    tied : tuple of str
+        Sources whose parts cannot be told apart from the largest.
     """
 
     samples: int
     orders: int | None
     parts: tuple[Part, ...]
+    chips: int | None = None
+    tied: tuple[str, ...] = ()
+
+    def excluded(self, source: str) -> bool:
+        """Return whether a source is not certain to add to the error."""
+        return any(part.source == source and not part.certain for part in self.parts)
 
 
 def shapley(value: Value, names: Sequence[str], runs: int, seed: int = 0) -> Parts | None:
@@ -87,8 +123,7 @@ def shapley(value: Value, names: Sequence[str], runs: int, seed: int = 0) -> Par
     if not count:
         return None
     if 2**count <= max(runs, 4):
-        subsets = [frozenset(s) for n in range(count + 1) for s in combinations(names, n)]
-        found = value(subsets)
+        found = value(_subsets(names))
         gains = {name: _exact(name, names, found) for name in names}
         orders = None
     else:
@@ -101,10 +136,61 @@ def shapley(value: Value, names: Sequence[str], runs: int, seed: int = 0) -> Par
                 gains[name] = gains[name] + (found[after] - found[before]) / len(drawn)
         orders = len(drawn)
     whole = found[frozenset(names)]
+    return parts_of(gains, whole, len(whole), orders)
+
+
+def in_stages(value: Value, stages: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+    """Return what each source adds on average over all orders that keep to the stages.
+
+    Parameters
+    ----------
+    value : callable
+    stages : sequence of sequences of str
+        The sources; those of a stage come after all sources of the stages before it.
+    """
+    gains, before = dict[str, np.ndarray](), Subset()
+    for names in stages:
+        found = value([before | s for s in _subsets(names)])
+        inside = {s - before: values for s, values in found.items()}
+        gains |= {name: _exact(name, names, inside) for name in names}
+        before |= frozenset(names)
+    return gains
+
+
+def _subsets(names: Sequence[str]) -> list[Subset]:
+    return [frozenset(s) for n in range(len(names) + 1) for s in combinations(names, n)]
+
+
+def parts_of(
+    gains: Mapping[str, np.ndarray],
+    whole: np.ndarray,
+    samples: int,
+    orders: int | None = None,
+    chips: int | None = None,
+) -> Parts | None:
+    """Return the parts of all sources, the largest first; None if there is no error.
+
+    Parameters
+    ----------
+    gains : mapping of source to ndarray, shape (samples or chips,)
+        What it adds to the squared output error.
+    whole : ndarray, as many
+        The squared output error.
+    samples : int
+    orders : int, optional
+    chips : int, optional
+    """
     if not whole.sum() > 0:
         return None
-    parts = [_part(name, gains[name], whole) for name in names]
-    return Parts(len(whole), orders, tuple(sorted(parts, key=lambda part: -part.share)))
+    found = {name: _part(name, each, whole) for name, each in gains.items()}
+    ranked = tuple(sorted(found.values(), key=lambda part: -part.share))
+    first = ranked[0].source
+    tied = [
+        part.source
+        for part in ranked[1:]
+        if not _part(first, gains[first] - gains[part.source], whole).certain
+    ]
+    return Parts(samples, orders, ranked, chips, tuple(tied))
 
 
 def _exact(name: str, names: Sequence[str], found: dict[Subset, np.ndarray]) -> np.ndarray:
@@ -136,3 +222,134 @@ def _part(name: str, gains: np.ndarray, whole: np.ndarray) -> Part:
     error = float(np.sqrt(samples / (samples - 1) * (residual**2).sum()) / whole.sum())
     half = float(stdtrit(samples - 1, 0.95)) * error
     return Part(name, share, share - half, share + half)
+
+
+_MOST_CHIPS = 5
+_SECONDS_PER_CALIBRATION, _SECONDS_PER_PAIR = 0.3, 3e-6
+"""CPU time of a calibration: of any, and per channel and pair of neurons in it."""
+_SECONDS_PER_UPDATE = 3e-8
+"""CPU time of a neuron in a step of a simulation."""
+_IMPERFECTIONS = {"mismatch": MISMATCH, "noise": NOISE, "bits": WEIGHT_BITS}
+
+
+class OverChips:
+    """Parts of the sources of a spiking network, on its chip and on others like it.
+
+    A chip that was damaged or has drifted since it was calibrated stays alone; the interval is over
+    samples then, and so it is where the budget allows for one chip only.
+
+    Parameters
+    ----------
+    network : SpikingNetwork
+    chips : Chips
+        Of this network.
+    runner : SpikingAblationRunner
+    budget : float
+        Seconds on one core, by an estimate from sizes and not by a clock. It decides how many
+        chips, up to five, are calibrated.
+
+    Attributes
+    ----------
+    chips : int
+        Number of chips; 0 for neurons of a device, which has no other chips, and if the budget does
+        not allow for one.
+    runs : int
+        Number of simulations.
+    """
+
+    def __init__(
+        self, network: SpikingNetwork, chips: Chips, runner: SpikingAblationRunner, budget: float
+    ) -> None:
+        self.chips = self.runs = 0
+        if budget <= 0.0 or runner.device is not None:
+            return
+        self._own = _Game(network, chips, runner)
+        self.chips = min(1 if self._own.alone else _MOST_CHIPS, int(budget / self._own.seconds()))
+        self.runs = self.chips * sum(2 ** len(names) for names in self._own.stages)
+
+    def parts(self) -> Parts | None:
+        """Calibrate and run the chips; return None without any, and if there is no error."""
+        if not self.chips:
+            return None
+        gains, whole = dict[str, list[np.ndarray]](), list[np.ndarray]()
+        for number in range(self.chips):
+            game = self._own.another(number) if number else self._own
+            for name, gain in in_stages(game.values, self._own.stages).items():
+                gains.setdefault(name, []).append(gain)
+            everything = frozenset().union(*self._own.stages)
+            whole.append(game.values([everything])[everything])
+        samples = len(whole[0])
+        if self.chips == 1:
+            alone = {name: found[0] for name, found in gains.items()}
+            return parts_of(alone, whole[0], samples, chips=1)
+        sums = {name: np.array([each.sum() for each in found]) for name, found in gains.items()}
+        return parts_of(sums, np.array([each.sum() for each in whole]), samples, chips=self.chips)
+
+
+class _Game:
+    """Squared output errors of one chip, with any of its sources."""
+
+    def __init__(
+        self, network: SpikingNetwork, chips: Chips, runner: SpikingAblationRunner, number: int = 0
+    ) -> None:
+        self.network, self.chips, self.runner, self.number = network, chips, runner, number
+        self.stages, self.alone = list[list[str]](), False
+        self._found: dict[Subset, np.ndarray] = {}
+        if not number:
+            self._find_stages()
+
+    def _find_stages(self) -> None:
+        """List the sources; a chip whose neurons are not as they were made is alone."""
+        plain, fresh = replace(self.network, units=None), self.chips.fresh()
+        device = self.network.device
+        sizes = (
+            max(device.mismatch, device.tau_mismatch),
+            max(device.membrane_noise, device.threshold_noise),
+            device.weight_bits,
+        )
+        self.neurons = {f"{NEURONS} of layer{number}": number for number in self.runner.layers}
+        present = [s for s, size in zip(_IMPERFECTIONS.values(), sizes, strict=True) if size > 0]
+        self.stages = [list(self.neurons), present]
+        damaged = not same_populations(plain, fresh)
+        self.stages += [[DAMAGE]] if damaged else []
+        other = damaged or not same_chip(plain, fresh)
+        self.stages += [[CALIBRATION]] if other else []
+        self.stages += [[UNITS]] if self.network.units is not None else []
+        self.alone = damaged or (other and self.network.calibration.method == "dynamic")
+
+    def another(self, number: int) -> _Game:
+        """Return another chip of this kind."""
+        chips = self.chips.another(number)
+        found = _Game(chips.like(self.network), chips, self.runner, number)
+        found.neurons = self.neurons
+        return found
+
+    def seconds(self) -> float:
+        """Return about how long the calibrations and runs of one chip take on one core."""
+        memories = [memory for memory in self.network.memories if memory is not None]
+        sizes = [(m.channels, m.order * m.populations.neurons) for m in memories]
+        chips = 2 ** len(self.stages[1]) + (len(self.stages) > 2)
+        runs = sum(2 ** len(names) for names in self.stages)
+        samples, steps, _ = self.runner.inputs.shape
+        updates = samples * steps * self.network.steps_per_presentation * self.network.neurons
+        pairs = sum(channels * size**2 for channels, size in sizes)
+        each = _SECONDS_PER_CALIBRATION + _SECONDS_PER_PAIR * pairs
+        return chips * each + runs * updates * _SECONDS_PER_UPDATE
+
+    def values(self, subsets: list[Subset]) -> dict[Subset, np.ndarray]:
+        """Return the squared output errors of every sample for sets of sources."""
+        for on in subsets:
+            if on not in self._found:
+                spiking = [number for name, number in self.neurons.items() if name in on]
+                self._found[on] = self.runner.squares(self._with(on), spiking, self.number)
+        return {on: self._found[on] for on in subsets}
+
+    def _with(self, on: Subset) -> SpikingNetwork:
+        """Return the network with these sources on this chip."""
+        if UNITS in on:
+            return self.network
+        if CALIBRATION in on:
+            return replace(self.network, units=None)
+        if DAMAGE in on:
+            return self.chips.recalibrated(replace(self.network, units=None))
+        return self.chips.calibrated(**{n: source in on for n, source in _IMPERFECTIONS.items()})

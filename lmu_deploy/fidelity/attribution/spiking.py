@@ -42,6 +42,7 @@ from lmu_deploy.fidelity.attribution.chips import (
     with_populations,
 )
 from lmu_deploy.fidelity.attribution.measure import Errors, SpikingAblationRunner
+from lmu_deploy.fidelity.attribution.shapley import OverChips, Parts
 from lmu_deploy.fidelity.attribution.study import Attribution, Cause, Step
 from lmu_deploy.fidelity.attribution.switches import (
     CALIBRATION,
@@ -82,10 +83,7 @@ class PopulationRefit:
 
 
 def refit_populations(
-    network: SpikingNetwork,
-    inputs: np.ndarray,
-    seed: int = 0,
-    device: NeuronDevice | None = None,
+    network: SpikingNetwork, inputs: np.ndarray, seed: int = 0, device: NeuronDevice | None = None
 ) -> list[PopulationRefit]:
     """Refit each population alone; return the refits, the most effective first.
 
@@ -182,6 +180,7 @@ def find_causes(
     steps: Sequence[Step],
     most: int,
     chips: Chips,
+    parts: Parts | None = None,
 ) -> list[Cause]:
     """Find the causes of the output error, the largest first.
 
@@ -201,6 +200,8 @@ def find_causes(
     most : int
         Number of populations whose refit is tested.
     chips : Chips
+    parts : Parts, optional
+        A source whose interval there contains zero is no cause.
     """
     whole = steps[-1].after.output
     damaged = _damaged(chips, network, runner.device)
@@ -209,7 +210,7 @@ def find_causes(
         if damaged
         else list(_populations(runner, network, whole, most))
     )
-    causes = list(_sources(steps, whole))
+    causes = list(_sources(steps, whole, parts))
     if any(cause.source == DAMAGE for cause in populations):
         causes = [cause for cause in causes if cause.source != DAMAGE]
     largest = max((cause.share for cause in populations), default=0.0)
@@ -221,7 +222,9 @@ def find_causes(
     return sorted([*causes, *populations], key=lambda cause: -cause.share)
 
 
-def with_units(causes: Sequence[Cause], steps: Sequence[Step]) -> list[Cause]:
+def with_units(
+    causes: Sequence[Cause], steps: Sequence[Step], parts: Parts | None = None
+) -> list[Cause]:
     """Combine causes that were found without units on neurons with the error of the units.
 
     Parameters
@@ -230,6 +233,7 @@ def with_units(causes: Sequence[Cause], steps: Sequence[Step]) -> list[Cause]:
         With shares of the squared error without units.
     steps : sequence of Step
         The last step is that of the units.
+    parts : Parts, optional
     """
     before, last = steps[-2].after.output, steps[-1]
     if not (whole := last.after.output):
@@ -237,12 +241,13 @@ def with_units(causes: Sequence[Cause], steps: Sequence[Step]) -> list[Cause]:
     added = last.alone.output
     of_memories = min(before / whole, 1.0) ** 2
     found = [replace(cause, share=cause.share * of_memories) for cause in causes]
-    if (share := added**2 / whole**2) > _RELEVANT:
+    certain = not (parts and parts.excluded(last.source))
+    if (share := added**2 / whole**2) > _RELEVANT and certain:
         found.append(Cause(last.source, last.places[0], None, added, share, None, None))
     return sorted(found, key=lambda cause: -cause.share)
 
 
-def _sources(steps: Sequence[Step], whole: float) -> Iterator[Cause]:
+def _sources(steps: Sequence[Step], whole: float, parts: Parts | None) -> Iterator[Cause]:
     """Yield the sources of more than 5 % of the squared error; neurons by layer."""
     if not whole:
         return
@@ -252,7 +257,7 @@ def _sources(steps: Sequence[Step], whole: float) -> Iterator[Cause]:
         if step.source == CALIBRATION:
             left = before
         share = added**2 / whole**2
-        if share > _RELEVANT:
+        if share > _RELEVANT and not (parts and parts.excluded(step.source)):
             named = NEURONS if step.source.startswith(NEURONS) else step.source
             place = step.places[0] if len(step.places) == 1 else "all memories"
             yield Cause(named, place, None, left, share, None, None)
@@ -311,7 +316,7 @@ def _populations(
     for refit in refits:
         left = runner.errors(with_refit(network, refit), runner.layers, runner.device).output
         share = 1.0 - left**2 / whole**2 if whole else 0.0
-        if share > _RELEVANT:
+        if share > _RELEVANT and refit.explained > _RELEVANT:
             place = f"layer{refit.layer}/memory/population{refit.state}"
             yield Cause(CALIBRATION, place, None, left, share, refit.explained, None)
 
@@ -356,6 +361,7 @@ def attribute_spiking(
     progress: Progress | None = None,
     chips: Chips | None = None,
     device: NeuronDevice | None = None,
+    budget: float = 0.0,
 ) -> Attribution:
     """Attribute the errors of a spiking network to its sources and populations.
 
@@ -377,6 +383,9 @@ def attribute_spiking(
     device : NeuronDevice, optional
         The live device that ran, for a network that was calibrated for one; by default the virtual
         chip of the network.
+    budget : float
+        Seconds for the parts of the sources over several chips
+        (:class:`lmu_deploy.fidelity.attribution.shapley.OverChips`); 0 for none.
 
     Returns
     -------
@@ -407,14 +416,15 @@ def attribute_spiking(
         network.host, inputs, targets[: len(inputs)], task, seed, progress, device, chips.parts
     )
     runner.total = _work(network) + 1 + _MOST_CAUSES + (network.units is not None)
-    memories = replace(network, units=None)
-    steps = list(_steps(memories, chips, runner))
-    causes = find_causes(runner, memories, steps, _MOST_CAUSES, chips)
+    memories, others = replace(network, units=None), OverChips(network, chips, runner, budget)
+    runner.total += others.runs
+    steps, parts = list(_steps(memories, chips, runner)), others.parts()
+    causes = find_causes(runner, memories, steps, _MOST_CAUSES, chips, parts)
     if network.units is not None:
         steps.append(_units(network, steps[-1].after, runner))
-        causes = with_units(causes, steps)
+        causes = with_units(causes, steps, parts)
     runner.finish()
-    return Attribution(len(inputs), runner.reference, tuple(steps), tuple(causes), Tally())
+    return Attribution(len(inputs), runner.reference, tuple(steps), tuple(causes), Tally(), parts)
 
 
 def _work(network: SpikingNetwork) -> int:

@@ -230,7 +230,8 @@ class Attribution:
     steps : tuple of Step
         In the order in which sources are enabled; `after` of the last one is the total.
     causes : tuple of Cause
-        Places that cause the largest parts of the output error, the largest first.
+        Places that cause the largest parts of the output error, the largest first; of no source
+        whose interval in `parts` contains zero.
     tally : Tally
         Sums and saturations of the integer network on these samples.
     parts : Parts or None
@@ -340,6 +341,8 @@ def attribute(
     alone_errors = {step.source: step.alone.output for step in steps}
     causes = find_causes(runner, groups, alone_errors, before.output, tally)
     parts = _parts(runner, groups, budget) if budget > 0 else None
+    if parts is not None:
+        causes = [cause for cause in causes if not parts.excluded(cause.source)]
     return Attribution(len(inputs), reference, tuple(steps), tuple(causes), tally, parts)
 
 

@@ -56,6 +56,8 @@ def attribution_entry(found: Attribution, measured: float | None = None) -> sche
         parts={p.source: (p.share, *_known(p.low, p.high)) for p in parts.parts} if parts else {},
         parts_samples=None if parts is None else parts.samples,
         parts_orders=None if parts is None else parts.orders,
+        parts_chips=None if parts is None else parts.chips,
+        parts_tied=[] if parts is None else list(parts.tied),
         remedies=None if found.remedies is None else dict(found.remedies),
     )
 
