@@ -139,7 +139,12 @@ def statements(
     healthy = IntegerTarget().run(network, inputs, record=True)
     assert healthy.states is not None
     truth = recorded_parts(network, healthy.states)
-    if planted.touch is None:
+    if planted.recorded is not None:
+        on_chip = {p.place: truth[p.place] for p in network.on_chip[1:]}
+        parts = {**truth, **planted.recorded(inputs, on_chip)}
+        named = {str(place): values for place, values in parts.items()}
+        run = replace(healthy, states=replace(healthy.states, parts=named))
+    elif planted.touch is None:
         run = IntegerTarget().run(planted.network, inputs, record=True)
     else:
         faulty = Replay(planted.network, inputs, touch=planted.touch)

@@ -12,7 +12,10 @@ from lmu_deploy.core.integer.memories import Integrators
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Edge, Place
 from lmu_deploy.core.integer.populations import Output, Pointwise, Population
-from lmu_deploy.fidelity.replay import Touch
+from lmu_deploy.fidelity.replay import Replay, Touch
+
+Parts = dict[Place, np.ndarray]
+Recorded = Callable[[np.ndarray, Parts], Parts]
 
 
 @dataclass
@@ -20,11 +23,14 @@ class Planted:
     """A fault: what the target computes instead, and what a statement must name.
 
     `places` lists (place, index) of which one must be named; without an index the place suffices.
+    `touch` changes what a population holds, and `recorded` what is recorded of whole samples, from
+    the inputs and what should be recorded.
     """
 
     network: IntegerNetwork
     places: list[tuple[str, int | None]]
     touch: Touch | None = None
+    recorded: Recorded | None = None
 
 
 Plant = Callable[[IntegerNetwork, np.random.Generator], Planted]
@@ -268,6 +274,63 @@ def offset(values: np.ndarray, frame: int, i: int, j: int) -> None:
     values[:, i] += 3
 
 
+def negative(values: np.ndarray, frame: int, i: int, j: int) -> None:
+    """Negate a value."""
+    values[:, i] *= -1
+
+
+def halved(values: np.ndarray, frame: int, i: int, j: int) -> None:
+    """Halve a value."""
+    values[:, i] //= 2
+
+
+def cut(values: np.ndarray, frame: int, i: int, j: int) -> None:
+    """Lose the four lowest bits of a value."""
+    values[:, i] = values[:, i] >> 4 << 4
+
+
+def one_sample(values: np.ndarray, frame: int, i: int, j: int) -> None:
+    """Add a constant in one sample, from its middle on."""
+    if frame >= 4:
+        values[len(values) // 3, i] += 5
+
+
+def exchanged_samples(network: IntegerNetwork, rng: np.random.Generator) -> Planted:
+    """Record two samples in each other's place."""
+    some = [int(i) for i in rng.permutation(4)[:2]]
+
+    def recorded(inputs: np.ndarray, parts: Parts) -> Parts:
+        order = np.arange(len(inputs))
+        order[some] = order[some[::-1]]
+        return {place: values[order] for place, values in parts.items()}
+
+    return Planted(network, [("", i) for i in some], recorded=recorded)
+
+
+def stopped(network: IntegerNetwork, rng: np.random.Generator) -> Planted:
+    """Stop at a step."""
+    step = int(rng.integers(2, 6))
+
+    def recorded(inputs: np.ndarray, parts: Parts) -> Parts:
+        still = {place: values.copy() for place, values in parts.items()}
+        for values in still.values():
+            values[:, step + 1 :] = values[:, step : step + 1]
+        return still
+
+    return Planted(network, [("", step)], recorded=recorded)
+
+
+def not_reset(network: IntegerNetwork, rng: np.random.Generator) -> Planted:
+    """Begin each sample in the states in which the one before it ended."""
+
+    def recorded(inputs: np.ndarray, parts: Parts) -> Parts:
+        count, steps, n_in = inputs.shape
+        chained = Replay(network, inputs.reshape(1, count * steps, n_in))
+        return {place: chained[place].reshape(values.shape) for place, values in parts.items()}
+
+    return Planted(network, [("", None)], recorded=recorded)
+
+
 def bias(network: IntegerNetwork, rng: np.random.Generator) -> Planted:
     """Change a bias by a fiftieth of the range."""
     p = population(network, rng, Integrators, Pointwise, Output)
@@ -335,6 +398,13 @@ KINDS: dict[str, Plant] = {
     "neuron: one bit once": of_neurons(bit),
     "neuron: constant added": of_neurons(offset),
     "neurons exchanged": of_neurons(swapped, two=True),
+    "neuron: wrong sign": of_neurons(negative),
+    "neuron: half": of_neurons(halved),
+    "neuron: four bits lost": of_neurons(cut),
+    "neuron: constant added in one sample": of_neurons(one_sample),
+    "samples exchanged": exchanged_samples,
+    "target stopped": stopped,
+    "states not reset": not_reset,
     "bias": bias,
     "message shift": of_formats(
         lambda p: replace(p, message_shift=p.message_shift + 1), Integrators
