@@ -160,10 +160,14 @@ def statements(
 
 
 def changed(network: IntegerNetwork, other: IntegerNetwork) -> bool:
-    """Return whether two networks of the same graph differ in a weight, a gain or a bias."""
+    """Return whether two networks of one graph differ in a weight, a gain, a bias or a format."""
     edges = zip(network.edges, other.edges, strict=True)
     if any((a.connection.dequantized != b.connection.dequantized).any() for a, b in edges):
         return True
+    for a, b in zip(network.populations, other.populations, strict=True):
+        names = ("message", "state", "message_shift")
+        if any(getattr(a, name, None) != getattr(b, name, None) for name in names):
+            return True
     mine, theirs = biases(network), biases(other)
     return mine.keys() != theirs.keys() or any((mine[p] != theirs[p]).any() for p in mine)
 
@@ -301,7 +305,8 @@ def in_chips(kept: Kept, faults: int, seed: int) -> Counts:
         with_spikes = kind.startswith("neuron") or number // len(CHIP_KINDS) % 2 == 0
         found = replay_chip(network, inputs, m, spikes if with_spikes else None, seed=number)
         assert found is not None
-        return fault.places, bool((m != healthy).any()), found.largest <= 1.0, found.faults
+        green = found.largest <= 1.0 and not found.blind
+        return fault.places, bool((m != healthy).any()), green, found.faults
 
     return planted(kept, faults, list(CHIP_KINDS), list(networks), seed + 2, find)
 

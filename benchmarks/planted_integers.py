@@ -417,4 +417,4 @@ KINDS: dict[str, Plant] = {
     ),
 }
 IN_FILES = [name for name in KINDS if name.startswith(("row", "weight", "column", "slice", "edge"))]
-IN_FILES += ["bias"]
+IN_FILES += ["bias", "message shift", "message width", "state width"]

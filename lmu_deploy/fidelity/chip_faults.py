@@ -108,9 +108,22 @@ class ForcedMemory:
             now = self.step[channel] @ now @ self.step[channel].T
         return total
 
-    def neurons(self, copies: int, seed: int) -> Fire:
-        """Start the specified neurons, with membranes and noise of their own."""
-        block = Block(self.place, self.memory.populations, self.network.neuron, self.network.dt_ms)
+    def neurons(self, copies: int, seed: int, noise: float = 1.0) -> Fire:
+        """Start the specified neurons, with membranes and noise of their own.
+
+        Parameters
+        ----------
+        copies : int
+        seed : int
+        noise : float
+            Factor of the specified noise.
+        """
+        populations = self.memory.populations
+        if noise != 1.0:
+            own = populations.noise_factors
+            factors = np.ones(populations.encoders.shape) if own is None else own
+            populations = replace(populations, noise_factors=noise * factors)
+        block = Block(self.place, populations, self.network.neuron, self.network.dt_ms)
         rng = np.random.default_rng([seed, copies])
         return VirtualDevice(self.network.device).start(block, copies, rng).step
 

@@ -54,6 +54,9 @@ _MOST_SAMPLES, _UPDATES = 16, 4e7
 """Samples of a replay, and updates of neurons: a few seconds."""
 _FLOOR = 1e-4
 """Smallest deviation of a state, in units of its range."""
+_NOISIER, _CERTAIN = 10.0, 3.0
+"""Noise that a recording has to show, in multiples of the specified one; deviations by which the
+expectation of a statistic is beyond its limit where a fault is seen for certain."""
 _NOISES = np.concatenate([[0.0], np.geomspace(0.05, 1e9, 80)])
 _Shapes = dict[int, tuple[np.ndarray, np.ndarray]]
 
@@ -74,6 +77,8 @@ class ChipFindings:
         The largest statistic as a share of its limit; above 1 the chip deviates.
     faults : list of Fault
         Statements, the most likely first.
+    blind : tuple of str
+        Statements on faults that this recording would not show, so that it cannot exclude them.
     """
 
     samples: int
@@ -82,6 +87,7 @@ class ChipFindings:
     beyond: int
     largest: float
     faults: list[Fault]
+    blind: tuple[str, ...] = ()
 
 
 class StateTest:
@@ -96,7 +102,7 @@ class StateTest:
 
     def __init__(self, forced: ForcedMemory, seed: int) -> None:
         self.forced, self._shapes = forced, dict[tuple[Source, ...], _Shapes]()
-        samples, steps, states = forced.x.shape
+        self._seed, (samples, steps, states) = seed, forced.x.shape
         before, u = (np.tile(each, (_COPIES, 1, 1)) for each in (forced.before, forced.u))
         moved = forced.move(before, u, forced.neurons(len(before), seed))
         shape = samples, steps, forced.channels, forced.order
@@ -117,6 +123,7 @@ class StateTest:
             values.reshape(_COPIES, samples, steps, states, -1).mean(axis=0)
             for values in (moved.sent, moved.rows, moved.filtered, moved.counts)
         )
+        self._sent = moved.sent.reshape(_COPIES, samples, steps, states, forced.order)
         self.hypotheses = Hypotheses(
             forced, Moved(mean.reshape(forced.x.shape), *averages), forced.before, forced.u
         )
@@ -180,6 +187,45 @@ class StateTest:
     def beyond(self) -> int:
         """Number of statistics beyond their limit."""
         return int((self.scores > 1.0).sum())
+
+    def unseen(self) -> tuple[int, ...]:
+        """Return the populations of which ten times the noise would not be seen in the states.
+
+        In copies whose neurons have that noise, what population j sends has another mean and
+        another covariance. The statistics of its column then have known expectations, and the fault
+        is seen for certain where one of them is well beyond its limit.
+        """
+        device = self.forced.network.device
+        if not max(device.membrane_noise, device.threshold_noise):
+            return ()
+        samples, _, states = self.forced.x.shape
+        before, u = (np.tile(each, (_COPIES, 1, 1)) for each in (self.forced.before, self.forced.u))
+        fire = self.forced.neurons(len(before), self._seed + 1, _NOISIER)
+        noisy = self.forced.move(before, u, fire).sent.reshape(self._sent.shape)
+        limit = limit_of(len(self.scores), _COPIES * samples - 1)
+        found = []
+        for j in range(states):
+            channel, room = j // self.forced.order, (1.0 + 1.0 / _COPIES) ** 0.5
+            sent, plain = (
+                each[:, :, :, j] @ self.whitening[channel].T / room for each in (noisy, self._sent)
+            )
+            shift = sent.mean(axis=0) - plain.mean(axis=0)
+            ((_, (values, vectors)),) = self._shape((("column", j),)).items()
+            added = [
+                (((each - each.mean(axis=0)) @ vectors) ** 2 @ values).sum(axis=0) / (_COPIES - 1)
+                for each in (sent, plain)
+            ]
+            squares = (self.copies[..., channel, :] @ vectors) ** 2 @ values
+            powers = squares.mean(axis=-1)
+            more = np.maximum((added[0] - added[1]).mean(axis=-1), 0.0)
+            growth = np.cbrt(1.0 + more / np.maximum(powers.mean(axis=0), 1e-300))
+            grown = self._standardized(np.cbrt(powers).mean(axis=0) * growth, np.cbrt(powers))
+            part = self._change({channel: self.hypotheses.parts["column", j][channel]})[channel]
+            own = (self.copies[..., channel, :] * part).sum(axis=(-2, -1))
+            moved = self._standardized((shift * part).sum(axis=(-2, -1)) + own.mean(axis=0), own)
+            if max(grown, moved) < limit + _CERTAIN:
+                found.append(j)
+        return tuple(found)
 
     def _gain(self, change: Change, sources: tuple[Source, ...]) -> float:
         """Return the log likelihood that a hypothesis gains, with its best amount of noise."""
@@ -268,7 +314,7 @@ def replay_chip(
     if not numbers:
         return None
     tests = list[SynapseTest | NeuronTest | StateTest]()
-    faults, values = list[Fault](), 0
+    faults, values, blind = list[Fault](), 0, list[str]()
     samples, steps = _affordable(network, m)
     for forced in _forced(network, inputs[:samples, :steps], m[:samples, :steps]):
         raster, right, before = (rasters or {}).get(forced.place), False, len(faults)
@@ -291,6 +337,8 @@ def replay_chip(
         values += forced.x.size
         if states.size > 1.0:
             faults += states.explain(right)
+        elif raster is None and (unseen := states.unseen()):
+            blind.append(_blind(forced.place, unseen))
     return ChipFindings(
         samples,
         steps,
@@ -298,6 +346,19 @@ def replay_chip(
         sum(test.beyond for test in tests),
         max(test.size for test in tests),
         faults,
+        tuple(blind),
+    )
+
+
+def _blind(place: str, populations: tuple[int, ...]) -> str:
+    """Return the statement on noise that states alone do not show."""
+    numbers = ", ".join(map(str, populations[:MOST_NEURONS]))
+    more = len(populations) - MOST_NEURONS
+    which = f"population {numbers}" if len(populations) == 1 else f"populations {numbers}"
+    which += f" and {more:,} more" if more > 0 else ""
+    return (
+        f"Ten times the noise in {which} of {place} would not show in the recorded states: record "
+        "the spikes of a sample, or more samples."
     )
 
 

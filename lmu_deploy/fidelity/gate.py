@@ -85,7 +85,9 @@ def judged(found: TargetFidelity) -> tuple[Tone, str]:
     if specified is not None and not specified.equal:
         return "worse", f"differs from the specification; {words}"
     if found.damage:
-        return "worse", f"its weights are damaged; {words}"
+        return "worse", f"its file is damaged; {words}"
+    if specified is not None and specified.blind and tone != "worse":
+        return "unknown", f"undecided whether it follows its network file; {words}"
     if specified is not None and tone == "unknown":
         verb = "equals" if specified.false_alarms is None else "follows"
         return tone, f"{verb} the specification; {words}"
@@ -230,7 +232,9 @@ def _check_equal(name: str, found: Specification) -> Check:
     if found.false_alarms is not None:
         verb = "follows" if found.equal else "deviates from"
         what = f"{verb} its network file in a replay of {counted(found.replayed, 'sample')}"
-        return Check(name, "equal", found.equal, f"{name}: {what}")
+        if found.equal and found.blind:
+            what = f"undecided whether it follows its network file: {found.blind[0]}"
+        return Check(name, "equal", found.equal and not found.blind, f"{name}: {what}")
     integers = f"{found.values:,} recorded integers"
     if found.equal:
         return Check(name, "equal", True, f"{name}: all {integers} are those of the specification")

@@ -216,6 +216,7 @@ def _examine_chip(
         residuals=found.beyond,
         faults=[fault.words for fault in found.faults],
         false_alarms=FALSE_ALARMS,
+        blind=list(found.blind),
     )
     return specification, found.faults
 

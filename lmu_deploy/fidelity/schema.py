@@ -251,8 +251,7 @@ class AgainstReference(Strict):
     `deviation` is the NRMSE of the outputs with respect to the reference. `difference` is target
     minus reference, with a paired interval; `p_value` is that of McNemar's exact test.
 
-    A target is equivalent if `difference_ci90` lies within +-`margin`, a share of the reference's
-    NRMSE or of all samples; `needed` samples would decide, if these do not.
+    A target is equivalent if `difference_ci90` is within +-`margin`; `needed` samples would decide.
     """
 
     value: float
@@ -352,8 +351,8 @@ class Specification(Strict):
 
     Of `values` integers of `samples` samples, `different` differ from a run of the specification.
     Of `replayed` samples, `residuals` of `predicted` values differ from what the states before
-    them predict; `first` is the first of these, and `faults` are statements that explain them. Of
-    an analog chip, residuals are statistics beyond the limit that gives this rate `false_alarms`.
+    them predict; `first` is the first of these, and `faults` explain them. Of an analog chip,
+    residuals are statistics beyond the limit of this rate `false_alarms`; `blind` are not excluded.
     """
 
     samples: int
@@ -365,6 +364,7 @@ class Specification(Strict):
     first: Residual | None = None
     faults: list[str] = Field(default_factory=list)
     false_alarms: float | None = None
+    blind: list[str] = []
 
     @property
     def equal(self) -> bool:

@@ -137,9 +137,11 @@ def _specified(found: TargetFidelity) -> str:
     if found.specification is not None and not found.specification.equal:
         return "differs"
     if found.damage:
-        return "weights damaged"
+        return "file damaged"
     if found.specification is None:
         return NOTHING
+    if found.specification.blind:
+        return "not decided"
     return "equal" if found.specification.false_alarms is None else "followed"
 
 

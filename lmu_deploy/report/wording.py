@@ -257,7 +257,8 @@ def _replayed_chip(found: Specification, rate: float) -> list[str]:
     if found.equal:
         return [
             f"In a replay {where}, no state or spike count deviates from what the chip's file "
-            f"predicts from the state before ({alarms})."
+            f"predicts from the state before ({alarms}).",
+            *found.blind,
         ]
     return [
         f"In a replay {where}, {plural(found.residuals, 'statistic')} of states and spikes deviate "

@@ -15,7 +15,7 @@ from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readou
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity.chip_faults import ForcedMemory
 from lmu_deploy.fidelity.chip_replay import ChipFindings, replay_chip
-from lmu_deploy.fidelity.gate import judged
+from lmu_deploy.fidelity.gate import _check_equal, judged
 from lmu_deploy.fidelity.judge import examine, judge
 from lmu_deploy.report import wording
 from lmu_deploy.tasks.base import Task
@@ -177,6 +177,35 @@ def test_the_verdict_of_a_chip_with_a_dead_population(chip: SpikingNetwork) -> N
             continue
         assert judged(found)[0] == "worse"
         assert f"Population {index} of {place} is dead" in words[1]
+
+
+def test_states_that_would_not_show_more_noise_leave_the_verdict_undecided() -> None:
+    """Of a quiet chip, ten times the noise is in the spikes, and lost in the states."""
+    options = {"presentation_ms": 20.0, "tau_ms": 40.0, "mismatch": 0.2, "chip_seed": 4}
+    quiet = spike(small(), INPUTS[:24], neurons_per_state=24, membrane_noise=0.01, **options)
+    run, task = run_of(quiet, quiet), Task("signs", "classification", 3, 2, 8, load=lambda: None)
+    answers = np.zeros(6, np.int64)
+    tones = []
+    for ran in (run, replace(run, rasters={})):
+        found = judge(ran, None, task, answers, network=quiet, inputs=INPUTS[24:30])
+        specified = found.specification
+        assert specified is not None and specified.equal
+        tones.append(bool(specified.blind))
+        if specified.blind:
+            assert "Ten times the noise in populations" in wording.specification(specified)[1]
+            assert judged(found)[0] == "unknown"
+            assert judged(found)[1].startswith("undecided whether it follows its network file")
+            assert not _check_equal("brian2", specified).passed
+    assert tones == [False, True]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_noise_that_the_states_show_or_that_is_absent_leaves_nothing_undecided(
+    noise: float,
+) -> None:
+    options = {"presentation_ms": 20.0, "tau_ms": 40.0, "chip_seed": 4}
+    chip = spike(small(), INPUTS[:24], neurons_per_state=24, membrane_noise=noise, **options)
+    assert not replayed(chip, planted_chips.PlantedChip(chip, []), spikes=False).blind
 
 
 def test_chips_that_their_file_does_not_determine(chip: SpikingNetwork) -> None:

@@ -293,7 +293,7 @@ def test_exchanged_inputs_have_no_tick_however_few_the_samples(network, split, r
         in_file.damage[0] == "The weights of column 3 of layer0/memory/input are those of column 4."
     )
     assert verdict(in_file)[1] == "worse"
-    assert verdict(in_file)[0].startswith("its weights are damaged; ")
+    assert verdict(in_file)[0].startswith("its file is damaged; ")
     in_target = judged(network, split, reference, Faulty(bad), samples)
     assert verdict(in_target)[1] == "worse"
     assert specification(in_target.specification)[2] == (
@@ -386,6 +386,26 @@ def test_damaged_weights_of_a_file_are_named(network, place, fault):
     assert found and len(found) <= 3
     assert (found[0].kind, found[0].place) == (kind, at)
     assert found[0].index == index or set(found[0].index) == set(index)
+
+
+@pytest.mark.parametrize("realization", ["dense-incremental", "schur", "fir"])
+@pytest.mark.parametrize("part", ["message", "state", "units"])
+def test_widths_that_do_not_go_with_their_unit_are_named(realization, part):
+    """The same messages with fewer bits; with the unit of six bits they are no damage."""
+    inputs = get_task("digits").load().train.inputs[:64]
+    digits = load("examples/models/digits.safetensors")
+    made = convert(digits, inputs, realization=realization)
+    memory, units = made.memories[0], made.units[0]
+    old, name, bits = (units, "message", 6) if part == "units" else (memory, part, 8)
+    narrow = replace(old, **{name: replace(getattr(old, name), bits=bits)})
+    bad = replace(made, populations=tuple(narrow if p is old else p for p in made.populations))
+    (found,) = damage(bad)
+    kind = "state width" if part == "state" else "message width"
+    assert (found.kind, found.place, found.index) == (kind, str(old.place), (bits,))
+    assert f"have {bits} bits and end at" in found.words
+    right = convert(digits, inputs, realization=realization, message_bits=6)
+    assert right.memories[0].message.bits == 6
+    assert damage(made) == damage(right) == []
 
 
 def test_a_damaged_bias_of_a_file_is_named(network):

@@ -3,7 +3,8 @@ r"""Damage of an integer network: weights that no rounding of its float network 
 Rounding changes a row by a small part of its size. A row or column that is off by 40 % of its norm
 or more, a slice without weights, and a weight that is off by many units of its last slice are
 damage: of the file, or of the program that wrote it. They are named, with the pattern of change.
-So are functions that differ from float by 3 % of their range, and shifts that contradict units.
+So are functions that differ from float by 3 % of their range, shifts that contradict units, and
+messages with too few bits for their unit, which saturate at a small part of what they should show.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ _LIKE, _EQUAL, _ALONE, _NEARLY = 0.2, 0.01, 0.8, 0.98
 _BIAS_ERRORS, _EXACT = 30.0, 0.1
 _LINES, _NEAR, _POINTS = 0.03, 6.0, 2001
 """Largest error of a function, as a share of its range; where it is tested, in real units."""
+_BOUNDED = {"tanh": 1.0, "sigmoid": 1.0, "hard_tanh": 1.0, "hard_sigmoid": 1.0, "softsign": 1.0}
+"""Largest values of functions that have one."""
+_OF_STATE, _REACHED = 0.25, 0.35
+"""Range of a memory's messages as a share of that of its states; the smallest share of the range of
+messages or states that is no damage."""
 
 
 def damage(network: IntegerNetwork) -> list[Fault]:
@@ -57,9 +63,16 @@ def damage(network: IntegerNetwork) -> list[Fault]:
         found += _of_bias(str(place), integers, counterpart.biases[f"{place}/bias"])
     for population in network.on_chip:
         if isinstance(population, Pointwise) and population.place in counterpart.functions:
-            found += _of_function(population, counterpart.functions[population.place].apply)
+            function = counterpart.functions[population.place]
+            found += _of_function(population, function.apply)
+            if function.name in _BOUNDED:
+                found += _of_range(population, population.message.scale / _BOUNDED[function.name])
         if isinstance(population, Integrators | Series):
             found += _of_shift(population)
+        if isinstance(population, Integrators):
+            whole = population.state.scale * population.state.limit
+            whole *= 1.0 if population.realization == "fir" else _OF_STATE
+            found += _of_range(population, population.message.scale / whole)
     return found
 
 
@@ -237,6 +250,33 @@ def _of_function(p: Pointwise, function: Callable[[np.ndarray], np.ndarray]) -> 
         f"The function of {p.place} is off by up to {100 * wrong.max() / size:.0f} % of its range."
     )
     return [Fault("function", str(p.place), (), words)]
+
+
+def _of_range(p: Integrators | Pointwise, unit: float) -> list[Fault]:
+    """Return the statement on messages, or states, that end at a small part of their range.
+
+    Parameters
+    ----------
+    p : Population
+    unit : float
+        Of the messages, as a share of the range that they have in any network of `quantize`.
+    """
+    reached, what = unit * p.message.limit, f"Messages of {p.place}"
+    kind, bits = "message width", p.message.bits
+    if not isinstance(p, Pointwise) and reached > 1.0 / _REACHED:
+        reached, what, kind, bits = (
+            1.0 / reached,
+            f"States of {p.place}",
+            "state width",
+            p.state.bits,
+        )
+    elif reached > _REACHED:
+        return []
+    words = (
+        f"{what} have {bits} bits and end at {100 * reached:.2g} % of their range: "
+        "their width does not go with their unit."
+    )
+    return [Fault(kind, str(p.place), (bits,), words)]
 
 
 def _of_shift(p: Integrators | Series) -> list[Fault]:
