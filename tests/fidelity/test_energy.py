@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,6 +83,44 @@ def test_loihis_figures_are_those_of_its_paper():
     loihi = cost_tables()["loihi"]
     assert (loihi.synop_pj.low, loihi.message_pj.low) == (23.6, 1.7)
     assert (loihi.update_pj.low, loihi.update_pj.high) == (52.0, 81.0)
+
+
+def test_figures_of_one_chip_do_not_contradict_those_of_another():
+    """Loihi 2 is as many times faster as its maker says; bounds on time are 128 cores apart."""
+    loihi, second = cost_tables()["loihi"], cost_tables()["loihi2"]
+    for name, faster in (("synop_ns", 5), ("message_ns", 10), ("update_ns", 2)):
+        old, new = getattr(loihi, name), getattr(second, name)
+        for end in ("low", "high"):
+            assert getattr(new, end) == pytest.approx(getattr(old, end) / faster, rel=0.01)
+        assert old.high / old.low == pytest.approx(128, rel=0.01)
+    energies = [t.synop_pj for t in cost_tables().values() if t.kind == "digital" and t.synop_pj]
+    assert max(e.high for e in energies) / min(e.low for e in energies) < 100
+    assert min(e.low for e in energies) <= loihi.synop_pj.low <= max(e.high for e in energies)
+
+
+def test_the_model_is_of_the_order_of_a_measured_network(monkeypatch):
+    """MNIST on Loihi: 2.5 microjoule, 0.17 ms; the operations are counted here once more."""
+    root = Path(__file__).parents[2] / "benchmarks"
+    monkeypatch.syspath_prepend(root)
+    spec = importlib.util.spec_from_file_location("published", root / "published_energy.py")
+    published = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(published)
+    pixels, hidden = 100, 200
+    spikes = np.zeros((4, 814))  # input layer, hidden, output, gates; four steps of a digit
+    spikes[0, :pixels] = spikes[1, 400 : 400 + hidden] = 1
+    spikes[range(4), range(810, 814)] = 1
+    fan_out = np.repeat([400, 10, 0], [400, 400, 10])
+    synops = pixels + (spikes[:, :810] @ fan_out).sum() + 814
+    counts = published.counts(pixels, hidden)
+    assert counts.synops == synops
+    assert counts.updates == spikes.size
+    assert counts.messages == pixels + spikes.sum()
+    assert counts.transfers == counts.messages + pixels  # to the second core
+    low, high = estimate(counts, {"loihi": cost_tables()["loihi"]}).energy
+    assert low == pytest.approx(1e-12 * (23.6 * synops + 1.7 * counts.transfers + 52 * 814 * 4))
+    assert 0.1 < low * 1e6 / published.ENERGY_UJ < high * 1e6 / published.ENERGY_UJ < 10
+    fast, slow = estimate(counts, {"loihi": cost_tables()["loihi"]}).latency
+    assert fast * 1e6 < published.LATENCY_US < 10 * slow * 1e6
 
 
 def test_a_figure_needs_a_source_and_an_order():

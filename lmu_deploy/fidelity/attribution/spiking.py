@@ -184,9 +184,9 @@ def find_causes(
 ) -> list[Cause]:
     """Find the causes of the output error, the largest first.
 
-    The share of a source is that of its error alone. The share of the calibration is what a new
-    calibration of the chip that ran removes, and that of a population what its refit removes. A
-    population that accounts for nearly all of the share of the calibration replaces it.
+    The share of a source is that of its error alone. The share of the calibration is what a new one
+    of the chip removes, and that of a population what its refit removes. A population that
+    accounts for nearly all of the share of the calibration replaces it.
 
     Where a short test of the chip finds populations that are dead or noisy, they are the causes and
     no others, because the refit of a healthy population would only make up for them. The share of
@@ -198,17 +198,17 @@ def find_causes(
     network : SpikingNetwork
     steps : sequence of Step
     most : int
-        Number of populations whose refit is tested.
+        Populations whose refit is tested.
     chips : Chips
     parts : Parts, optional
-        A source whose interval there contains zero is no cause.
+        Where a source has an interval with zero, it is no cause.
     """
     whole = steps[-1].after.output
     damaged = _damaged(chips, network, runner.device)
     populations = (
         list(_repairs(runner, network, chips, whole, damaged[:most]))
         if damaged
-        else list(_populations(runner, network, whole, most))
+        else list(_populations(runner, network, whole, most, parts))
     )
     causes = list(_sources(steps, whole, parts))
     if any(cause.source == DAMAGE for cause in populations):
@@ -225,7 +225,7 @@ def find_causes(
 def with_units(
     causes: Sequence[Cause], steps: Sequence[Step], parts: Parts | None = None
 ) -> list[Cause]:
-    """Combine causes that were found without units on neurons with the error of the units.
+    """Combine causes without units on neurons with the error of the units.
 
     Parameters
     ----------
@@ -308,24 +308,26 @@ def _repairs(
 
 
 def _populations(
-    runner: SpikingAblationRunner, network: SpikingNetwork, whole: float, most: int
+    runner: SpikingAblationRunner,
+    network: SpikingNetwork,
+    whole: float,
+    most: int,
+    parts: Parts | None,
 ) -> Iterator[Cause]:
-    """Yield the populations whose refit reduces the output error."""
+    """Yield the populations whose refit reduces the error; with `parts`, of other samples too."""
     refits = refit_populations(network, runner.inputs, runner.seed, runner.device)[:most]
     runner.report()
     for refit in refits:
         left = runner.errors(with_refit(network, refit), runner.layers, runner.device).output
         share = 1.0 - left**2 / whole**2 if whole else 0.0
-        if share > _RELEVANT and refit.explained > _RELEVANT:
+        if share > _RELEVANT and (parts is None or refit.explained > _RELEVANT):
             place = f"layer{refit.layer}/memory/population{refit.state}"
             yield Cause(CALIBRATION, place, None, left, share, refit.explained, None)
 
 
 SAMPLES = 32
-_SECONDS = 120.0
-"""For all runs and calibrations, by an estimate from sizes alone and not by a clock."""
-_SECONDS_PER_CALIBRATION = 2e-6
-"""CPU time of a dynamic calibration, per channel and pair of neurons in it."""
+_SECONDS, _SECONDS_PER_CALIBRATION = 120.0, 2e-6
+"""For all runs and calibrations, by an estimate from sizes; per channel and pair of neurons."""
 _SOURCES = (MISMATCH, NOISE, WEIGHT_BITS)
 _MOST_CAUSES = 3
 
@@ -428,7 +430,7 @@ def attribute_spiking(
 
 
 def _work(network: SpikingNetwork) -> int:
-    """Return the number of calibrations and runs of all steps, for the progress."""
+    """Return the number of calibrations and runs of all steps."""
     layers = sum(memory is not None for memory in network.memories)
     present = _imperfections(network)
     chips = sum((1 + any(present[:k])) * has for k, has in enumerate(present))
