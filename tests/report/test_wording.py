@@ -171,7 +171,7 @@ def test_the_worst_of_several_outputs_is_named(signal, assembled):
         ({}, "Yes: every target satisfies all of these.", "fits"),
         ({"fit": ("too many neurons",)}, "No: see integer.", "exceeds 1 limit"),
         ({"different": 3}, "No: see integer.", "differs"),
-        ({"damage": ["A row is missing."]}, "No: see integer.", "weights damaged"),
+        ({"damage": ["A row is missing."]}, "No: see integer.", "file damaged"),
         ({"ci90": (-0.2, 0.1)}, "Not decided: see integer.", "equal"),
     ],
 )
