@@ -10,6 +10,7 @@ same.
 from __future__ import annotations
 
 import io
+import json
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,9 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, ScalarFormatter
 
 from lmu_deploy.report.series import GRID, INK, MUTED, VARIABLES
 
@@ -244,25 +248,82 @@ def place(figure: Figure, left: float, top: float, right: float, bottom: float) 
     return figure.add_axes((*box, (height - top - bottom) / height))
 
 
+LINE = "line "
+"""Beginning of the gid of a line whose values the page shows under the pointer, before its name."""
+_CELLS = "cells "
+
+
+def set_cells(axes: Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray) -> None:
+    """Let the page show the cell of a map that is under the pointer.
+
+    Parameters
+    ----------
+    axes : Axes
+        Row n of the map is at n on its vertical axis.
+    x, y : ndarray, shapes (columns,) and (rows,)
+        Numbers of the columns and rows.
+    values : ndarray, shape (rows, columns)
+    """
+    short = [[float(f"{value:.2g}") for value in row] for row in values]
+    axes.set_gid(_CELLS + json.dumps({"x": x.tolist(), "y": y.tolist(), "rows": short}))
+
+
+def _axes(figure: Figure, layout: Layout) -> str:
+    """Return the place and scale of all axes as JSON, for the script of the page."""
+    height, found = figure.get_size_inches()[1] * 72, list[dict[str, Any]]()
+    for axes in figure.axes:
+        if not axes.axison:
+            continue
+        box, gid = axes.get_window_extent(), axes.get_gid() or ""
+        corners = (box.x0, height - box.y1, box.x1, height - box.y0)
+        each: dict[str, Any] = {"box": [round(float(value), 1) for value in corners]}
+        for name, axis, ends in (
+            ("x", axes.xaxis, axes.get_xlim()),
+            ("y", axes.yaxis, axes.get_ylim()),
+        ):
+            each[name] = [*(float(f"{end:.6g}") for end in ends), *_kind(axis)]
+        each["names"] = [axes.get_xlabel(), axes.get_ylabel()]
+        if gid.startswith(_CELLS) and not layout.narrow:
+            each["cells"] = json.loads(gid.removeprefix(_CELLS))
+        found.append(each)
+    return json.dumps(found, separators=(",", ":"))
+
+
+def _kind(axis: Axis) -> tuple[Any, ...]:
+    """Return whether an axis is logarithmic, whether its values are shares, and its own labels."""
+    logarithmic, form = int(axis.get_scale() == "log"), axis.get_major_formatter()
+    if "%" in str(form(0.5, 0)):
+        return logarithmic, 1
+    if isinstance(axis.get_major_locator(), FixedLocator) and not isinstance(form, ScalarFormatter):
+        texts = [label.get_text() for label in axis.get_majorticklabels()]
+        named = zip(axis.get_majorticklocs(), texts, strict=True)
+        return logarithmic, 0, [[round(float(at), 3), text] for at, text in named]
+    return logarithmic, 0
+
+
 def _render(plot: Plot, layout: Layout) -> Markup:
     name = f"{plot.name}-{layout.name}"
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context({**SETTINGS, "svg.hashsalt": name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
-        plot.draw(layout).savefig(buffer, format="svg", transparent=True, metadata=nothing)
+        figure = plot.draw(layout)
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+        axes = _axes(figure, layout)
     drawing = _inline(buffer.getvalue(), name)
     box = re.search(r'viewBox="[^"]*"', drawing)
     body = drawing[drawing.index(">") + 1 : drawing.rindex("</svg>")].strip()
     return Markup(
         '<svg class="{layout}" role="img" aria-labelledby="{name}-title {name}-desc" {box} '
-        'style="max-width: {width}px">\n<title id="{name}-title">{title}</title>\n'
+        'style="max-width: {width}px" data-axes="{axes}">\n'
+        '<title id="{name}-title">{title}</title>\n'
         '<desc id="{name}-desc">{description}</desc>\n{body}\n</svg>'
     ).format(
         layout=layout.name,
         name=name,
         box=Markup(box.group() if box else ""),
         width=layout.width,
+        axes=axes,
         title=escape(plot.title),
         description=escape(plot.description),
         body=Markup(body),
@@ -281,6 +342,7 @@ def _inline(text: str, name: str) -> str:
 
 
 def _tag(tag: str, name: str) -> str:
+    tag = re.sub(rf'^<g id="{LINE}([^"]*)"', r'<g data-line="\1"', tag)
     tag = re.sub(r'^<g id="[^"]*"', "<g", tag)
     tag = re.sub(r' id="([^"]*)"', rf' id="{name}-\1"', tag)
     tag = re.sub(r'(xlink:)?href="#', f'href="#{name}-', tag)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from lmu_deploy.fidelity.gate import against_float, margin_of
+from lmu_deploy.fidelity.gate import against_float, in_words, margin_of
 from lmu_deploy.fidelity.schema import (
     Costs,
     Estimate,
@@ -98,12 +98,18 @@ class Shipping:
     answer : str
     tone : {"same", "worse", "unknown"}
         Selects the sign and the color of the answer.
+    rule : str
+        What a yes needs.
+    reasons : sequence of (str, str)
+        Targets that stand in the way of a yes, and why.
     table : Table
         What each target satisfies.
     """
 
     answer: str
     tone: str
+    rule: str
+    reasons: Sequence[tuple[str, str]]
     table: Table
 
 
@@ -124,12 +130,40 @@ def shipping(fidelity: Fidelity) -> Shipping | None:
         answer, tone = f"Not decided: see {wording.listed(unknown)}.", "unknown"
     else:
         answer, tone = "Yes: every target satisfies all of these.", "same"
+    metric, reference = "accuracy" if _is_accuracy(fidelity) else "NRMSE", fidelity.reference.metric
     rows = [
-        (name, against_float(found, margin_of(found))[1], _specified(found), _fits(found))
+        (
+            name,
+            against_float(found, margin_of(found))[1],
+            wording.metric_value(found.metric.name, found.metric.value),
+            _specified(found),
+            _fits(found),
+        )
         for name, found in fidelity.targets.items()
     ]
-    columns = ("target", "compared with float", "specification", "chip")
-    return Shipping(answer, tone, Table("What each target satisfies", columns, rows, False))
+    theirs = wording.metric_value(reference.name, reference.value)
+    heads = ("target", "as good as float?", f"{metric} (float: {theirs})")
+    columns = (*heads, "does what its file says?", "fits its chip?")
+    table = Table("What each target satisfies", columns, rows, False)
+    reasons = [(name, judged[name][0]) for name in [*worse, *unknown]]
+    return Shipping(answer, tone, _rule(fidelity, metric), reasons, table)
+
+
+def _is_accuracy(fidelity: Fidelity) -> bool:
+    return fidelity.reference.metric.name == "accuracy"
+
+
+def _rule(fidelity: Fidelity, metric: str) -> str:
+    """Return in one sentence what a yes needs."""
+    margins = {margin_of(found) for found in fidelity.targets.values()}
+    within = "the margin"
+    if len(margins) == 1:
+        within = in_words(margins.pop(), fidelity.reference.metric.name)
+    return (
+        f"Yes means that on every target the {metric} is, beyond chance, worse than float's by at "
+        f"most {within}, that everything recorded is what the network file says, and that no limit "
+        "of the chip is exceeded."
+    )
 
 
 def _specified(found: TargetFidelity) -> str:
@@ -139,15 +173,15 @@ def _specified(found: TargetFidelity) -> str:
     if found.damage:
         return "file damaged"
     if found.specification is None:
-        return NOTHING
+        return "not compared"
     if found.specification.blind:
         return "not decided"
-    return "equal" if found.specification.false_alarms is None else "followed"
+    return "equal" if found.specification.false_alarms is None else "yes, within chance"
 
 
 def _fits(found: TargetFidelity) -> str:
     if found.fit is None:
-        return NOTHING
+        return "no chip"
     violations = len(found.fit.violations)
     return f"exceeds {wording.plural(violations, 'limit')}" if violations else "fits"
 

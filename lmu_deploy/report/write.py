@@ -107,7 +107,7 @@ def render(template: str, **values: object) -> str:
     environment.filters["breakable"] = _breakable
     style, script = (
         (files("lmu_deploy.report") / name).read_text(encoding="utf-8")
-        for name in ("style.css", "sort.js")
+        for name in ("style.css", "page.js")
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     values |= {"style": style, "script": script, "script_hash": f"sha256-{digest}"}

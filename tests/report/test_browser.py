@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -201,6 +202,52 @@ def number_of(browser, reported):
     page = browser.new_page()
     page.goto(reported("digits").as_uri())
     return lambda text: page.evaluate("text => numberOf(text)", text)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_plots_show_values_under_the_pointer(width, opened):
+    """The value of a line at a step, and of a cell of an error map, as they are in the figures."""
+    page, messages = opened("three layers", width)
+    look = ["wide", "narrow"][width < 700]
+    tip = page.locator(".tip")
+    assert not tip.is_visible()
+    for kind in ("[data-line]", "cells"):
+        drawing, at = page.evaluate_handle(POINTED, [look, kind]), None
+        drawing.as_element().scroll_into_view_if_needed()
+        at = page.evaluate(PLACE, drawing)
+        page.mouse.move(at["x"], at["y"])
+        shown = tip.text_content()
+        assert tip.is_visible() and tip.get_attribute("aria-hidden") == "true"
+        if kind == "cells":
+            assert float(shown.split("\n")[1]) == at["cell"]
+        else:
+            assert re.search(r"^\S+: \d", shown, re.MULTILINE)
+        box = tip.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width
+    page.mouse.move(1, 1)
+    assert not tip.is_visible()
+    assert messages == [] and page.evaluate(OVERFLOW) <= 0
+
+
+POINTED = """([look, kind]) => [...document.querySelectorAll(`figure svg.${look}`)].find(svg =>
+  svg.checkVisibility() && (kind == 'cells'
+    ? JSON.parse(svg.parentElement.querySelector('svg.wide').dataset.axes).some(a => a.cells)
+    : svg.querySelector(kind)))"""
+
+# The middle of its first axes with cells or lines; of a map, the center of the cell there.
+PLACE = """svg => { const wide = svg.parentElement.querySelector('svg.wide');
+  const all = JSON.parse(svg.dataset.axes), cells = JSON.parse(wide.dataset.axes);
+  const n = Math.max(0, cells.findIndex(a => a.cells)), [l, t, r, b] = all[n].box;
+  let x = (l + r) / 2, y = (t + b) / 2, cell = null;
+  if (cells[n].cells) {
+    const {x: columns, rows} = cells[n].cells, column = Math.floor(columns.length / 2);
+    const row = Math.floor(rows.length / 3), ends = all[n].x;
+    x = l + (r - l) * (columns[column] - ends[0]) / (ends[1] - ends[0]);
+    y = t + (b - t) * (row + 0.5) / rows.length;
+    cell = rows[row][column];
+  }
+  const at = new DOMPoint(x, y).matrixTransform(svg.getScreenCTM());
+  return {x: at.x, y: at.y, cell}; }"""
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from lmu_deploy.report.series import Series
+from lmu_deploy.report.svg import LINE
 from lmu_deploy.report.wording import superscript
 
 MOST_POINTS = 240
@@ -57,6 +58,7 @@ def draw_line(axes: Axes, line: Line) -> None:
         markerfacecolor="none" if series.hollow else series.color,
         markeredgecolor=series.color,
         dash_capstyle="butt",
+        gid=f"{LINE}{series.label}",
     )
 
 

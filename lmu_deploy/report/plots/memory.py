@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from lmu_deploy.fidelity.schema import ErrorMap
 from lmu_deploy.report.plots.lines import Line, draw_line, log_axis, thinned, whole_numbers
 from lmu_deploy.report.series import INK, MUTED, Series
-from lmu_deploy.report.svg import Layout, Plot, blank, place
+from lmu_deploy.report.svg import Layout, Plot, blank, place, set_cells
 from lmu_deploy.report.wording import significant
 
 
@@ -219,6 +219,7 @@ def _panel(axes: Axes, series: Series, found: ErrorMap) -> None:
             linewidth=_height(found) / len(values),
             solid_capstyle="butt",
         )
+    set_cells(axes, times, orders, values)
     ticks = np.unique(np.linspace(0, len(values) - 1, min(len(values), 6)).astype(np.int64))
     axes.set_yticks(ticks)
     axes.set_yticklabels([str(orders[tick]) for tick in ticks])
