@@ -283,8 +283,10 @@ def _axes(figure: Figure, layout: Layout) -> str:
         ):
             each[name] = [*(float(f"{end:.6g}") for end in ends), *_kind(axis)]
         each["names"] = [axes.get_xlabel(), axes.get_ylabel()]
-        if gid.startswith(_CELLS) and not layout.narrow:
-            each["cells"] = json.loads(gid.removeprefix(_CELLS))
+        if gid.startswith(_CELLS):
+            axes.set_gid(None)  # it is for the script, and no id of the page
+            if not layout.narrow:
+                each["cells"] = json.loads(gid.removeprefix(_CELLS))
         found.append(each)
     return json.dumps(found, separators=(",", ":"))
 
@@ -308,8 +310,8 @@ def _render(plot: Plot, layout: Layout) -> Markup:
     with mpl.rc_context({**SETTINGS, "svg.hashsalt": name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
         figure = plot.draw(layout)
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
         axes = _axes(figure, layout)
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     drawing = _inline(buffer.getvalue(), name)
     box = re.search(r'viewBox="[^"]*"', drawing)
     body = drawing[drawing.index(">") + 1 : drawing.rindex("</svg>")].strip()

@@ -145,7 +145,8 @@ def shipping(fidelity: Fidelity) -> Shipping | None:
     heads = ("target", "as good as float?", f"{metric} (float: {theirs})")
     columns = (*heads, "does what its file says?", "fits its chip?")
     table = Table("What each target satisfies", columns, rows, False)
-    reasons = [(name, judged[name][0]) for name in [*worse, *unknown]]
+    fits = "; fits its chip"  # no reason against it
+    reasons = [(name, judged[name][0].removesuffix(fits)) for name in [*worse, *unknown]]
     return Shipping(answer, tone, _rule(fidelity, metric), reasons, table)
 
 

@@ -58,7 +58,7 @@ def draw_line(axes: Axes, line: Line) -> None:
         markerfacecolor="none" if series.hollow else series.color,
         markeredgecolor=series.color,
         dash_capstyle="butt",
-        gid=f"{LINE}{series.label}",
+        gid=LINE + series.label.replace('"', "'"),
     )
 
 
