@@ -21,7 +21,7 @@ import results
 
 from lmu_deploy.fidelity.measures.energy import Counts, estimate
 from lmu_deploy.hardware.profile import DigitalProfile, cost_tables, load_profile
-from lmu_deploy.tasks.mnist import read_mnist
+from lmu_deploy.tasks.digits import read_mnist
 
 SIDE, HIDDEN, CLASSES, GATES, STEPS = 20, 400, 10, 4, 4
 ENERGY_UJ, LATENCY_US = 2.5, 170.0
