@@ -36,13 +36,16 @@ settings.load_profile("suite")
 
 LONGEST = (
     "golden/test_golden.py",
-    "targets/conformance/test_conformance.py",
-    "docs/test_docs_tutorial.py",
-    "fidelity/test_attribution_spiking.py",
-    "examples/test_notebooks.py",
     "docs/test_docs_site.py",
+    "studies/test_chip_workers.py",
+    "targets/conformance/test_conformance.py",
+    "fidelity/test_attribution_spiking.py",
+    "docs/test_docs_tutorial.py",
+    "report/test_browser.py",
     "report/test_html.py",
-    "targets/integer/test_integer_stream.py",
+    "examples/test_notebooks.py",
+    "converters/sandbox/test_hostile_files.py",
+    "api/test_validate_resumes.py",
 )
 """Files that take half a minute and more, the longest first."""
 
