@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lmu_deploy.api.validate import validate
+from lmu_deploy.report import write
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples/models/digits.safetensors"
 TIMES = {"date", "wall_seconds"}
@@ -27,9 +28,14 @@ pytestmark = pytest.mark.xdist_group("repeatable")
 
 @pytest.fixture(scope="module")
 def twice(tmp_path_factory):
+    """Folders of two validations; their pages are not drawn, as that is tested with reports."""
     folders = [tmp_path_factory.mktemp("validated") for _ in range(2)]
-    for folder in folders:
-        validate(DIGITS, targets="integer,onnxruntime,spiking", out=folder, limit=12, attribution=4)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(write, "make_html", lambda *_, **__: "drawn")
+        for folder in folders:
+            validate(
+                DIGITS, targets="integer,onnxruntime,spiking", out=folder, limit=12, attribution=4
+            )
     return folders
 
 

@@ -15,6 +15,7 @@ from lmu_deploy.api.report import FidelityReport
 from lmu_deploy.fidelity import store
 from lmu_deploy.fidelity.attribution.measure import Errors
 from lmu_deploy.fidelity.store import PARTS, hash_of
+from lmu_deploy.report import write
 from targets.integer.run import IntegerTarget
 
 pytest.importorskip("sklearn", reason="scikit-learn bundles the digits")
@@ -25,7 +26,9 @@ SETTINGS = {"limit": 30, "attribution": 0, "attribution_budget": 0.0}
 STOPS_AT_THE_SECOND = """
 import sys, time
 import lmu_deploy as ld
+from lmu_deploy.report import write
 from targets.onnxruntime import OnnxRuntimeTarget
+write.make_html = lambda *_, **__: "drawn"
 OnnxRuntimeTarget.run = lambda *_, **__: time.sleep(600)
 ld.validate(sys.argv[1], targets="integer,onnxruntime", out=sys.argv[2], limit=30,
             attribution=0, attribution_budget=0.0)
@@ -74,6 +77,14 @@ assert os.waitpid(started(folder / "killed"), 0)[1] == 0
 print(json.dumps({"kept": kept, "unfinished": unfinished}))
 """
 TIMES = ("date", "wall_seconds", "seconds")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def undrawn():
+    """Write pages without drawings, which take most of the time and are not compared here."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(write, "make_html", lambda *_, **__: "drawn")
+        yield
 
 
 def without_times(value):
