@@ -48,7 +48,7 @@ from lmu_deploy.core.spiking.graph import LoihiGraph, OnLoihi, SpikingGraph
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.nn.graph.module import GraphModule
 from lmu_deploy.tasks.base import TaskData, get_task
-from targets.base import get_target
+from targets.base import Run, get_target
 
 ORDER, THETA = 6, 8.0
 EPOCHS, BATCH, RATE, NOISE, INPUT_NOISE = 80, 64, 3e-3, 0.2, 0.1
@@ -179,7 +179,7 @@ def judged(
     done = get_target(target).run(made, data.test.inputs, seed=seed)
     found = {
         "answers": done.outputs.argmax(axis=1).tolist(),
-        "spikes": sum(int(counts.sum()) for counts in done.events.values()),
+        "spikes": spikes_of(made, done),
         "neurons": made.neurons,
         "fan_in": fan_in_of(made),
     }
@@ -189,6 +189,12 @@ def judged(
         quiet = replace(made, device=replace(made.device, membrane_noise=0.0))
         found["of_brian2"] = different(quiet, data.test.inputs[:ON_BRIAN2], seed, "brian2")
     return found
+
+
+def spikes_of(made: SpikingNetwork | SpikingGraph | OnLoihi, done: Run) -> int:
+    """Return the spikes of a run, without the messages of relays and host on Loihi."""
+    names = [each.name for each in made.ensembles] if isinstance(made, LoihiGraph) else done.events
+    return sum(int(done.events[name].sum()) for name in names)
 
 
 def fan_in_of(made: SpikingNetwork | SpikingGraph | OnLoihi) -> int:
