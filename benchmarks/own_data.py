@@ -24,7 +24,7 @@ import numpy as np
 import results
 
 import lmu_deploy as ld
-from lmu_deploy.tasks.base import Split, stratified_order
+from lmu_deploy.tasks.base import Split, stratified_parts
 from lmu_deploy.tasks.preflight import baseline, not_better
 
 CLASSES = ("JapaneseVowels", "BasicMotions", "GunPoint", "ItalyPowerDemand")
@@ -108,13 +108,11 @@ def compared(data: ld.Dataset, epochs: int | None, seed: int) -> list[results.Ce
     samples = [data.train, data.validation]
     x = [part.x[i, : _length(part, i)] for part in samples for i in range(len(part))]
     y = np.concatenate([part.y for part in samples])
-    fold = np.empty(len(y), int)
-    fold[stratified_order(y, seed)] = np.arange(len(y)) % 2
+    first, second = stratified_parts(y, (0.5,), seed)
     row: list[results.Cell] = [data.name, len(y)]
     for kind in KINDS:
         right = 0.0
-        for held in (0, 1):
-            parts = [np.flatnonzero(fold != held), np.flatnonzero(fold == held)]
+        for parts in ((first, second), (second, first)):
             (x_in, y_in), (x_out, y_out) = (([x[i] for i in part], y[part]) for part in parts)
             half = ld.Dataset(x_in, y_in, x_out, y_out, name=f"{data.name}, {kind}")
             found = ld.train(half, kind, epochs=epochs, seed=seed).figures
