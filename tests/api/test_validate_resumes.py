@@ -1,4 +1,4 @@
-"""A stopped validation goes on with what is missing, and its folder can be read at any moment."""
+"""A stopped validation resumes with what is missing, and its folder can be read at any moment."""
 
 import json
 import logging
@@ -145,7 +145,7 @@ def runs(monkeypatch):
     return calls
 
 
-def test_validation_goes_on_after_sigkill(tmp_path, whole, caplog):
+def test_validation_resumes_after_sigkill(tmp_path, whole, caplog):
     command = [sys.executable, "-c", STOPS_AT_THE_SECOND, NETWORK, str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -170,7 +170,7 @@ def test_validation_goes_on_after_sigkill(tmp_path, whole, caplog):
     assert kinds == ["network", "run", "run"]  # the integers, and the runs of them and of float
 
 
-def test_parts_of_this_start_are_not_said_to_be_of_an_earlier_one(tmp_path, caplog):
+def test_parts_of_this_run_are_not_reported_as_kept_from_an_earlier_one(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "lmu_deploy"):
         parts = store.Parts(tmp_path)
         made = Errors(0.5, 0.25, 0.125)

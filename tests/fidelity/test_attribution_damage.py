@@ -97,7 +97,7 @@ def explained(network, inputs, request):
     return broken, explain(network, broken, inputs, chips=chips), chips
 
 
-def test_a_damaged_population_is_blamed_by_its_own_index(explained):
+def test_a_damaged_population_is_named_by_its_own_index(explained):
     _, found, _ = explained
     first = found.causes[0]
     assert (first.source, first.place) == (DAMAGE, f"layer0/memory/population{WORN}")

@@ -170,7 +170,7 @@ def test_parts_in_stages_are_the_mean_over_all_orders_that_keep_to_them(seed):
         np.testing.assert_allclose(found[name], expected[name])
 
 
-def test_parts_that_cannot_be_told_apart_or_may_be_zero_are_said_to():
+def test_parts_that_cannot_be_distinguished_or_may_be_zero_are_reported():
     """Mean parts differ, but by less than they vary; one is far below; one varies around zero."""
     gains = {
         "a": np.array([5.0, 1.0, 4.0, 3.0, 6.0]),

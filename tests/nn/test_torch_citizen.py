@@ -66,7 +66,7 @@ def test_tracing_export_and_compilation_give_the_same(hidden, x, tmp_path):
     torch.testing.assert_close(traced(five)[0], made(five)[0])
 
 
-def test_compiled_layers_train_alike(x):
+def test_compiled_layers_train_as_others_do(x):
     made = layer()
     compiled = torch.compile(copy.deepcopy(made), backend="eager")
     with warnings.catch_warnings():

@@ -60,7 +60,7 @@ def test_planted_faults_are_found_all_at_once(arrays):
     assert len(said) == 6
 
 
-def test_few_samples_are_said(arrays):
+def test_few_samples_are_reported(arrays):
     x, y, *test = arrays
     said = found(x[:6], y[:6], *test)
     assert said[0].startswith("6 training samples of dataset leave none to validate; give ten or")
@@ -90,7 +90,7 @@ def test_steps_of_many_features_are_no_transposed_array(rng):
         assert found(x, y, -x, y) == []
 
 
-def test_one_class_is_said(arrays):
+def test_data_of_one_class_are_reported(arrays):
     x, _, x_test, _ = arrays
     said = found(x, np.full(400, "slow"), x_test, np.full(60, "slow"))
     assert said == [
@@ -169,7 +169,7 @@ def test_command_prints_findings_and_is_strict_if_asked(arrays, tmp_path):
     assert "has 3 inputs and 2 outputs, and the network 8 and 10" in str(refused)
 
 
-def test_loss_on_calibration_samples_is_said_when_integers_are_made(caplog):
+def test_loss_on_calibration_samples_is_reported_when_integers_are_made(caplog):
     pytest.importorskip("sklearn", reason="scikit-learn bundles the digits")
     digits = ld.load_task("digits")
     data = Dataset(digits.train.x, digits.train.y, digits.test.x, digits.test.y)

@@ -183,7 +183,7 @@ def test_what_a_file_leaves_open_is_recorded(file, subject, text):
     assert text in read_keras(FOLDER / file).provenance[subject]
 
 
-def test_the_units_of_the_papers_cell_can_be_told():
+def test_the_activation_of_the_papers_cell_is_an_option():
     options = {"activation": "relu"}
     network = KerasLMUImporter().read(FOLDER / "paper/paper.hdf5", None, options)
     assert "paper's cell are relu" in network.provenance["assumed"]

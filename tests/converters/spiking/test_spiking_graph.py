@@ -330,7 +330,7 @@ def test_a_graph_is_calibrated_from_a_session_file_alone(
         _spike(network, inputs, device=path, neurons_per_unit=13, **OF_LAB)
 
 
-def test_a_session_goes_on_where_the_recording_ends(
+def test_a_session_continues_where_the_recording_ends(
     network: Network, inputs: np.ndarray, tmp_path: Path
 ) -> None:
     """A laboratory plays the runs of one ensemble after the other, as their drives become known."""

@@ -165,7 +165,7 @@ def _kept(folder: Path, most: int, makes: list[int]) -> Callable[..., Calibrated
     return keep
 
 
-def test_a_killed_calibration_goes_on_with_the_next_ensemble(
+def test_a_killed_calibration_resumes_with_the_next_ensemble(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = SpikeOptions(**QUICK)

@@ -244,7 +244,7 @@ def test_a_chip_with_too_few_synapses_is_named(network, inputs):
         check(made, load_profile("loihi2"))
 
 
-def test_the_cost_of_few_synapses_is_said_once_for_many_chips(network, inputs, caplog):
+def test_the_cost_of_few_synapses_is_reported_once_for_many_chips(network, inputs, caplog):
     options = SpikeOptions(neurons_per_state=8, fan_in=10, units="host")
     with caplog.at_level("INFO", "lmu_deploy"):
         spike_chips(network, inputs, "generic-analog", [1, 2], options)

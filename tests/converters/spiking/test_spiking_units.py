@@ -104,7 +104,7 @@ def test_what_units_do_is_counted(target):
     assert run.settings["neurons_per_unit"] == 20
 
 
-def test_batches_and_company_do_not_matter(target, monkeypatch):
+def test_results_do_not_depend_on_batches_or_other_samples(target, monkeypatch):
     network, inputs = network_of(), signals(5, seed=5)
     chips = [spiking_of(network, chip_seed=seed, membrane_noise=0.0) for seed in (3, 4)]
     alone = [target.run(chip, inputs, record=True, seed=2) for chip in chips]

@@ -62,7 +62,7 @@ def test_equal_features_compensate_the_rounding_of_each_other():
     ).sum() == pytest.approx(11.0)
 
 
-def test_rows_of_nothing_stay_so():
+def test_rows_of_zeros_stay_zero():
     np.testing.assert_array_equal(round_and_refit(np.zeros((2, 4)), 3, np.eye(4)), 0.0)
 
 

@@ -77,7 +77,7 @@ def varied():
     return Network(nodes, (2,), "head")
 
 
-def test_messages_that_nothing_receives_are_no_warning():
+def test_messages_that_nothing_receives_raise_no_warning():
     """gcc warns of an array of one message that is written and not read."""
     rng = np.random.default_rng(1)
     nodes = (

@@ -324,7 +324,7 @@ def test_a_file_holds_the_same_network(tmp_path_factory, given_run):
 
 
 @given(network=integer_graphs(), steps=st.integers(0, 30))
-def test_frames_are_counted_alike(network, steps):
+def test_frame_counts_equal_those_of_the_tests(network, steps):
     steps += fewest_steps(network)
     assert frame_counts(network, steps) == frames_of(network, steps)
     assert latency(network) >= 0
