@@ -248,14 +248,25 @@ def _check_equal(name: str, found: Specification) -> Check:
 
 
 def _check_margin(fidelity: Fidelity, name: str, margin: float) -> Check:
-    """Check a target by its own samples, or by those of a target to which it is bit-identical."""
+    tone, words = against_float_here(fidelity, name, margin)
+    return Check(name, "margin", tone in ("same", "better"), f"{name}: {words}")
+
+
+def against_float_here(fidelity: Fidelity, name: str, margin: float) -> tuple[Tone, str]:
+    """Judge a target by its own samples, or by those of a target to which it is bit-identical.
+
+    Returns
+    -------
+    tone, words : str
+        As of :func:`against_float`.
+    """
     found = fidelity.targets[name]
     tone, words = against_float(found, margin)
     peer = found.equal_to
     if tone == "unknown" and peer is not None and peer.equal and peer.target in fidelity.targets:
         tone, theirs = against_float(fidelity.targets[peer.target], margin)
         words = f"bit-identical to {peer.target}, which is {theirs}"
-    return Check(name, "margin", tone in ("same", "better"), f"{name}: {words}")
+    return tone, words
 
 
 def _check_loss(name: str, found: TargetFidelity, limit: float) -> Check:

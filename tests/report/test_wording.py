@@ -198,3 +198,31 @@ def test_the_first_screen_answers_whether_a_network_can_be_shipped(
     assert ship.answer == answer
     assert cell in ship.table.rows[0]
     assert tables.shipping(fidelity.model_copy(update={"targets": {}})) is None
+
+
+@pytest.mark.parametrize(
+    ("equal", "answer"),
+    [(True, "Yes: every target satisfies all of these."), (False, "Not decided: see lava.")],
+)
+def test_a_target_of_few_samples_counts_as_what_it_is_bit_identical_to(
+    assembled, digits, equal, answer
+):
+    fidelity, _ = assembled(digits)
+    found = next(iter(fidelity.targets.values()))
+
+    def target(interval, **update):
+        limits = {"difference_ci90": interval, "margin": 0.01}
+        against = found.reference.model_copy(update=limits)
+        none = {"specification": None, "fit": None, "damage": []}
+        return found.model_copy(update=none | {"reference": against} | update)
+
+    same = schema.Equality(
+        target="integer", samples=8, steps=8, values=9, equal=equal, different=0, first=""
+    )
+    targets = {
+        "integer": target((-0.001, 0.001)),
+        "lava": target((-0.3, 0.1), equal_to=same),
+    }
+    ship = tables.shipping(fidelity.model_copy(update={"targets": targets}))
+    assert ship.answer == answer
+    assert ("bit-identical to integer" in ship.table.rows[1][1]) == equal
