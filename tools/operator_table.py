@@ -13,6 +13,7 @@ from pathlib import Path
 from converters.keras_lmu.network import READERS
 from converters.onnx.emitter import EMITTERS
 from converters.onnx.models import REGISTERED
+from converters.pytorch.convert import from_torch  # noqa: F401 (its readers are registered)
 from converters.pytorch.registry import coverage
 from converters.quantize.lowering.operators import LOWERED
 from lmu_deploy.core.graph.network import OPERATORS

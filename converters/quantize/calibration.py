@@ -209,14 +209,24 @@ def record(network: Network, inputs: np.ndarray) -> dict[Place, np.ndarray]:
     return found
 
 
+_SOME_STEPS = np.array([211, 383])
+"""Lengths of sequences at which branches are compared; primes."""
+
+
 def answers_at_every_step(network: Network) -> bool:
     """Return whether the chip may compute what follows a reduction at every step.
 
     That is so where the only reductions are to the last step, so that the answers before are not
-    used.
+    used, and all of them of sequences that are equally long whatever the length of the input is.
     """
-    kinds = {n.operator.kind for n in network.nodes if isinstance(n.operator, Reduce)}
-    return kinds <= {"last"}
+    steps = {INPUT: _SOME_STEPS}
+    reduced = []
+    for node in network.nodes:
+        given = steps[node.inputs[0]]
+        if isinstance(node.operator, Reduce):
+            reduced.append((node.operator.kind, *given))
+        steps[node.name] = node.operator.lengths(given)
+    return len(set(reduced)) <= 1 and all(kind == "last" for kind, *_ in reduced)
 
 
 def _signals(node: Node, given: list[np.ndarray], at_every_step: bool) -> dict[Place, np.ndarray]:

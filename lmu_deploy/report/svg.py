@@ -276,19 +276,21 @@ def _axes(figure: Figure, layout: Layout) -> str:
             continue
         box, gid = axes.get_window_extent(), axes.get_gid() or ""
         corners = (box.x0, height - box.y1, box.x1, height - box.y0)
-        each: dict[str, Any] = {"box": [round(float(value), 1) for value in corners]}
+        each: dict[str, Any] = {"box": [round(float(value)) for value in corners]}
         for name, axis, ends in (
             ("x", axes.xaxis, axes.get_xlim()),
             ("y", axes.yaxis, axes.get_ylim()),
         ):
-            each[name] = [*(float(f"{end:.6g}") for end in ends), *_kind(axis)]
+            each[name] = [*(float(f"{end:.4g}") for end in ends), *_kind(axis)]
         each["names"] = [axes.get_xlabel(), axes.get_ylabel()]
         if gid.startswith(_CELLS):
             axes.set_gid(None)  # it is for the script, and no id of the page
             if not layout.narrow:
                 each["cells"] = json.loads(gid.removeprefix(_CELLS))
         found.append(each)
-    return json.dumps(found, separators=(",", ":"))
+    text = json.dumps(found, separators=(",", ":"))
+    # For an attribute between single quotes: an escape for each double one would be half of it.
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("'", "&#39;")
 
 
 def _kind(axis: Axis) -> tuple[Any, ...]:
@@ -317,15 +319,15 @@ def _render(plot: Plot, layout: Layout) -> Markup:
     body = drawing[drawing.index(">") + 1 : drawing.rindex("</svg>")].strip()
     return Markup(
         '<svg class="{layout}" role="img" aria-labelledby="{name}-title {name}-desc" {box} '
-        'style="max-width: {width}px" data-axes="{axes}">\n'
-        '<title id="{name}-title">{title}</title>\n'
-        '<desc id="{name}-desc">{description}</desc>\n{body}\n</svg>'
+        "style=\"max-width: {width}px\" data-axes='{axes}'>\n"
+        '<title id="{name}-title">{title}</title>'
+        '<desc id="{name}-desc">{description}</desc>{body}</svg>'
     ).format(
         layout=layout.name,
         name=name,
         box=Markup(box.group() if box else ""),
         width=layout.width,
-        axes=axes,
+        axes=Markup(axes),
         title=escape(plot.title),
         description=escape(plot.description),
         body=Markup(body),
