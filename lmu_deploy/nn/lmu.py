@@ -32,6 +32,7 @@ from lmu_deploy.nn.sequences import (
     at_end,
     check_sequences,
     is_traced,
+    left_uncompiled,
     pack_like,
     unpack,
     zero_after,
@@ -316,7 +317,7 @@ class LMU(nn.Module):
         y, m, h = run_stepwise(self.weights(cached=False), x, m, h, lengths, last_only)
         return (y if last_only else zero_after(y, lengths)), LMUState(m, h)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @left_uncompiled
     def _fast(
         self, x: Tensor, state: LMUState | None, lengths: Tensor | None, last_only: bool
     ) -> tuple[Tensor, LMUState]:

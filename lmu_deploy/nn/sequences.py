@@ -5,11 +5,18 @@ Internally, every form of a layer uses (batch, steps, features) and one length p
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from lmu_deploy.core.errors import InputError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def check_sequences(x: Tensor, n_in: int, lengths: Tensor | None) -> None:
@@ -37,6 +44,23 @@ def check_sequences(x: Tensor, n_in: int, lengths: Tensor | None) -> None:
 def is_traced() -> bool:
     """Return whether operations are recorded instead of run: no size or value is known then."""
     return bool(torch._C._get_tracing_state()) or torch.compiler.is_exporting()
+
+
+def left_uncompiled(function: Callable[P, T]) -> Callable[P, T]:
+    """Return a function that torch.compile runs as it is, between two graphs.
+
+    It does what :func:`torch.compiler.disable` does, which imports the compiler at once and would
+    double the time that this package takes to import. Here only a compiler causes that import.
+    """
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if torch.compiler.is_compiling():
+            left: Callable[P, T] = torch.compiler.disable(function)
+            return left(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return call
 
 
 def lengths_of(mask: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """The layer in other people's programs: autocast, tracing, export, compilation, empty batches."""
 
 import copy
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +18,17 @@ def layer(hidden="recurrent", **more):
     torch.manual_seed(0)
     units = 0 if hidden == "none" else 6
     return LMU(2, units=units, order=4, theta=10.0, hidden=hidden, **more).eval()
+
+
+class Between(torch.nn.Module):
+    """A layer between two operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = layer()
+
+    def forward(self, x):
+        return torch.relu(self.layer(2 * x)[0]) + 1
 
 
 @pytest.fixture
@@ -76,6 +89,23 @@ def test_compiled_layers_train_as_others_do(x):
     pairs = zip(made.parameters(), compiled.parameters(), strict=True)
     for mine, theirs in pairs:
         torch.testing.assert_close(theirs.grad, mine.grad)
+
+
+def test_a_compiler_leaves_the_layer_and_compiles_what_is_around_it(x):
+    from torch._dynamo.testing import CompileCounter
+
+    counted = CompileCounter()
+    between = Between()
+    compiled = torch.compile(between, backend=counted)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), between(x))
+        compiled(x)
+    assert (counted.frame_count, counted.op_count) == (2, 3)
+
+
+def test_the_compiler_is_not_imported_with_the_layer():
+    code = "import sys, lmu_deploy.nn.lmu; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("dynamo", [False, True])
