@@ -56,7 +56,7 @@ def left_uncompiled(function: Callable[P, T]) -> Callable[P, T]:
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         if torch.compiler.is_compiling():
-            left: Callable[P, T] = torch.compiler.disable(function)
+            left: Callable[P, T] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
             return left(*args, **kwargs)
         return function(*args, **kwargs)
 
