@@ -15,6 +15,7 @@ from scipy.sparse import block_diag, csr_array
 from lmu_deploy.core.spiking.graph import Ensemble
 from targets.brian2.library import brian2_library, own_garbage
 from targets.brian2.neurons import Curves, neuron_group
+from targets.brian2.synapses import SpikeMatrix
 from targets.spiking.graph import Activity, Stage
 
 
@@ -30,6 +31,8 @@ def simulate(stage: Stage) -> Activity:
     neurons = _neurons(b2, stage, states, clock)
     x = states.variables["x"].get_value()
     ends = np.cumsum([0, *(stage.samples * each.neurons for each in stage.ensembles)])
+    matrices = {each.name: SpikeMatrix(stage.samples, each.neurons) for each, _ in own}
+    rows = {each.name: np.arange(stage.samples + 1) * each.neurons for each, _ in own}
     step = 0
 
     def show() -> None:
@@ -42,7 +45,8 @@ def simulate(stage: Stage) -> Activity:
         fired = {}
         for number, (each, _) in enumerate(own):
             spikes = neurons.spikes[cuts[number] : cuts[number + 1]] - ends[number]
-            fired[each.name] = _sparse(spikes, stage.samples, each.neurons)
+            spikes, bounds = spikes % each.neurons, np.searchsorted(spikes, rows[each.name])
+            fired[each.name] = matrices[each.name].filled(spikes, bounds)
             _count(done, each, fired[each.name], presentation, step)
         for drive in drives:
             drive.advance(fired)
@@ -87,12 +91,6 @@ def _neurons(b2: Any, stage: Stage, states: Any, clock: Any) -> Any:
         clock,
         "lmu_neurons",
     )
-
-
-def _sparse(spikes: np.ndarray, samples: int, neurons: int) -> csr_array:
-    """Return the spikes of a step, ascending over all samples, as a matrix (samples, neurons)."""
-    ends = np.searchsorted(spikes, np.arange(samples + 1) * neurons)
-    return csr_array((np.ones(len(spikes)), spikes % neurons, ends), shape=(samples, neurons))
 
 
 def _count(done: Activity, each: Ensemble, fired: csr_array, presentation: int, step: int) -> None:

@@ -53,6 +53,31 @@ class Activity:
     rasters: np.ndarray | None
 
 
+class SpikeMatrix:
+    """Spikes of one step as a sparse matrix, filled again at every step.
+
+    The arrays of one matrix are replaced, because a new one is first checked and converted, which
+    takes longer than its product.
+    """
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self._matrix = csr_array((rows, columns))
+
+    def filled(self, column: np.ndarray, ends: np.ndarray) -> csr_array:
+        """Return the matrix with a one at every spike.
+
+        Parameters
+        ----------
+        column : ndarray of int64, shape (spikes,)
+            Columns, row after row and ascending in each.
+        ends : ndarray of int64, shape (rows + 1,)
+            Spikes before each row, and all of them.
+        """
+        matrix = self._matrix
+        matrix.data, matrix.indices, matrix.indptr = np.ones(len(column)), column, ends
+        return matrix
+
+
 class LinearFilter:
     """First-order synapses; see :mod:`lmu_deploy.core.spiking.network`."""
 
@@ -132,6 +157,8 @@ class Synapses:
         self.input = np.zeros((rows, self.effects.shape[1]))
         self.u = np.zeros((self.copies, channels))
         self.step = 0
+        self._spikes = SpikeMatrix(rows, self.chips * self.memory.neurons)
+        self._fired = SpikeMatrix(self.copies, self.chips * self.memory.neurons)
         self._last = np.zeros(0, np.int64), np.zeros(self.copies + 1, np.int64)
         self.counts = np.zeros((self.copies, steps), dtype=np.int64)
         self.by_neuron = np.zeros(self.chips * self.memory.neurons, dtype=np.int64)
@@ -149,8 +176,7 @@ class Synapses:
         ends = np.searchsorted(spikes, self.bounds)
         copy, neuron = np.divmod(spikes, neurons)
         column = copy // self.samples * neurons + neuron
-        shape = (len(self.bounds) - 1, self.chips * neurons)
-        drive = csr_array((np.ones(len(spikes)), column, ends), shape=shape) @ self.effects
+        drive = self._spikes.filled(column, ends) @ self.effects
         self.filter.advance(x.reshape(len(drive), -1), drive + self.input)
 
         self.by_neuron += np.bincount(column, minlength=len(self.by_neuron))
@@ -168,9 +194,7 @@ class Synapses:
 
     def fired(self) -> csr_array:
         """Return the spikes of the last step, shape (copies, chips * neurons)."""
-        column, ends = self._last
-        shape = (self.copies, self.chips * self.memory.neurons)
-        return csr_array((np.ones(len(column)), column, ends), shape=shape)
+        return self._fired.filled(*self._last)
 
     def _input(self, presentation: int) -> np.ndarray:
         self.u = self.boundary.channels(presentation)
@@ -242,6 +266,7 @@ class Units:
         self.answer = np.zeros((copies, len(first.decoders)))
         self.h = np.zeros((copies, steps, first.units))
         self.y = np.zeros((copies, steps, len(first.decoders)))
+        self._spikes = SpikeMatrix(copies, len(self.decoders))
         self.counts = np.zeros((copies, steps), dtype=np.int64)
         self.by_neuron = np.zeros(len(units) * first.neurons, dtype=np.int64)
         shape = (len(units), steps * self.presentation_steps, first.neurons)
@@ -271,7 +296,7 @@ class Units:
         copy, neuron = np.divmod(spikes, neurons)
         column = copy // self.samples * neurons + neuron
         ends = np.searchsorted(spikes, np.arange(copies + 1) * neurons)
-        own = csr_array((np.ones(len(spikes)), column, ends), shape=(copies, len(self.decoders)))
+        own = self._spikes.filled(column, ends)
         decay = self.readout_decay
         self.answer = decay * self.answer + (1.0 - decay) * (own @ self.decoders)
         self.by_neuron += np.bincount(column, minlength=len(self.by_neuron))
