@@ -160,10 +160,11 @@ def statements(
 
 
 def changed(network: IntegerNetwork, other: IntegerNetwork) -> bool:
-    """Return whether two networks of one graph differ in a weight, a gain, a bias or a format."""
+    """Return whether two networks differ in a weight, a gain, a bias, a format or a delay."""
     edges = zip(network.edges, other.edges, strict=True)
-    if any((a.connection.dequantized != b.connection.dequantized).any() for a, b in edges):
-        return True
+    for a, b in edges:
+        if a.offsets != b.offsets or (a.connection.dequantized != b.connection.dequantized).any():
+            return True
     for a, b in zip(network.populations, other.populations, strict=True):
         names = ("message", "state", "message_shift")
         if any(getattr(a, name, None) != getattr(b, name, None) for name in names):

@@ -121,6 +121,14 @@ def flipped(arrays: dict[str, np.ndarray], row: int, rng: np.random.Generator) -
     return {"slices": slices}
 
 
+def one_unit(arrays: dict[str, np.ndarray], row: int, rng: np.random.Generator) -> dict:
+    """Change a weight that is used by one unit of the last slice."""
+    slices = arrays["slices"]
+    j = int(rng.choice(np.flatnonzero(slices[:, row].any(axis=0))))
+    slices[-1, row, j] += -1 if slices[-1, row, j] > 0 else 1
+    return {"slices": slices}
+
+
 def shifted(by: int) -> Callable[..., dict[str, np.ndarray]]:
     """Return a change of the shift of a row."""
 
@@ -384,6 +392,7 @@ KINDS: dict[str, Plant] = {
     "row of another row": of_rows(copied, two=True),
     "weight: off by 32": of_rows(weight),
     "weight: wrong sign": of_rows(flipped),
+    "weight: off by one unit": of_rows(one_unit),
     "column: missing": of_columns(without_column),
     "column: wrong sign": of_columns(negative_column),
     "columns exchanged": of_columns(exchanged_columns, two=True),
@@ -417,4 +426,4 @@ KINDS: dict[str, Plant] = {
     ),
 }
 IN_FILES = [name for name in KINDS if name.startswith(("row", "weight", "column", "slice", "edge"))]
-IN_FILES += ["bias", "message shift", "message width", "state width"]
+IN_FILES += ["messages late", "bias", "message shift", "message width", "state width"]

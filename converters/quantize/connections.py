@@ -40,6 +40,9 @@ from lmu_deploy.core.integer.parts import (
 )
 from lmu_deploy.core.validation import check_choice
 
+HALF, NOISE = 0.501, 1e-9
+"""Largest error of rounding, in units of the last slice, with 0.001 that LAPACKs may differ by; the
+error of a product of matrices, as a share of its largest entry."""
 _UNSEEN_BITS = 0.5
 
 
@@ -291,6 +294,23 @@ class Rounding:
     def real(self, matrix: np.ndarray) -> np.ndarray:
         """Return the real matrix that the rounded one represents; shape (n_out, neurons)."""
         return real_matrix(self.connection(matrix), self.source, self.target)
+
+
+def off_rounding(connection: Connection, matrix: np.ndarray, *, whole: bool = False) -> np.ndarray:
+    """Return which weights are not the integers nearest to those of a matrix, (n_out, n_in).
+
+    Parameters
+    ----------
+    connection : Connection
+    matrix : ndarray, shape (n_out, n_in)
+        Target integers per message integer.
+    whole : bool
+        Whether the weights need no rounding.
+    """
+    allowed = NOISE * np.abs(matrix).max(initial=0.0)
+    if not whole:
+        allowed = allowed + HALF * connection.gains[-1][:, None]
+    return np.asarray(np.abs(connection.dequantized - matrix) > allowed)
 
 
 def equal(one: np.ndarray | None, other: np.ndarray | None) -> bool:

@@ -30,6 +30,7 @@ eigenvectors: those of a Legendre memory are far too ill-conditioned.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +38,7 @@ from scipy.linalg import block_diag, hessenberg, schur
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from converters.quantize.connections import real_matrix
+from converters.quantize.connections import NOISE, real_matrix
 from converters.quantize.sign_taylor import step_matrices
 from lmu_deploy.core.integer.graph import host_sentence
 from lmu_deploy.core.integer.layered import (
@@ -48,9 +49,13 @@ from lmu_deploy.core.integer.layered import (
 )
 from lmu_deploy.core.integer.memories import sign_matrix
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.integer.parts import Format, real_gains
+from lmu_deploy.core.integer.parts import Connection, Format, real_gains
 from lmu_deploy.core.legendre import impulse_response
 from lmu_deploy.core.network import LMULayer
+
+_BOUND, _CLEAR, _ROUNDS, _ALIKE = 0.5005, 8.0, 20, 0.9
+"""Errors of rounding with which ranges are fitted; units of weights from which they are; rounds of
+that fit; least cosine of the bases of one form."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,82 @@ def coordinates(layer: LMULayer, form: str) -> Coordinates:
         np.kron(identity, weights[:, None] * q),
         np.kron(identity, q.T / weights[None, :]),
     )
+
+
+def in_form(fitted: np.ndarray, basis: np.ndarray) -> np.ndarray | None:
+    """Return the basis of a form with the signs and lengths of a fitted one; None if they differ.
+
+    Signs and the order of coordinates depend on the LAPACK that computed them.
+
+    Parameters
+    ----------
+    fitted : ndarray, shape (Legendre states, states)
+        Of a memory, as :func:`converters.quantize.realizations.refit_basis` returns it.
+    basis : ndarray, shape (Legendre states, states)
+        Of :class:`Coordinates`.
+    """
+    sizes = np.linalg.norm(basis, axis=1, keepdims=True)
+    one, other = fitted / sizes, basis / sizes
+    lengths = [np.linalg.norm(each, axis=0) for each in (one, other)]
+    cosines = (one * other).sum(axis=0) / np.maximum(lengths[0] * lengths[1], 1e-300)
+    if np.median(np.abs(cosines)) < _ALIKE:
+        return None
+    return np.asarray(basis * np.where(cosines < 0.0, -1.0, 1.0) * lengths[0] / lengths[1])
+
+
+def rounding_ranges(
+    n: int, connections: Sequence[tuple[Connection, np.ndarray, bool]]
+) -> np.ndarray:
+    r"""Return ranges d of the states of a memory with which its weights are rounded ones.
+
+    A weight is the rounded :math:`A_{ij} d_j / d_i`, or :math:`X_{ij} / d_i` of another edge, so
+    :math:`\log d_j - \log d_i` lies between two bounds (and d of the input is 1). Least absolute
+    deviations give a start, and relaxation (Bellman 1958) goes from there to a solution of all
+    bounds if there is one.
+
+    Parameters
+    ----------
+    n : int
+        Number of states.
+    connections : sequence of (Connection, ndarray, bool)
+        What enters the memory, with the real matrix in units of the integers where all ranges are
+        1, and whether it comes from the memory itself.
+    """
+    upper = np.full((n + 1, n + 1), np.inf)
+    """Bounds of x[column] - x[row], with x the logarithms and x[n] that of the input."""
+    rows, columns, logs, sizes = ([] for _ in range(4))
+    for connection, truth, own in connections:
+        now = connection.dequantized
+        i, j = np.nonzero(np.abs(truth) > NOISE * np.abs(truth).max(initial=0.0))
+        size, unit = np.abs(truth[i, j]), connection.gains[-1][i]
+        ratio, j = now[i, j] * np.sign(truth[i, j]), j if own else np.full(len(j), n)
+        high, low = ratio + _BOUND * unit, ratio - _BOUND * unit
+        with np.errstate(divide="ignore", invalid="ignore"):
+            np.minimum.at(upper, (i, j), np.where(high > 0.0, np.log(high / size), np.inf))
+            np.minimum.at(upper, (j, i), np.where(low > 0.0, -np.log(low / size), np.inf))
+        clear = (ratio > _CLEAR * unit) & (i != j)
+        rows.append(i[clear])
+        columns.append(j[clear])
+        logs.append(np.log(ratio[clear] / size[clear]))
+        sizes.append(ratio[clear] / unit[clear])
+    i, j, log, size = (np.concatenate(each) for each in (rows, columns, logs, sizes))
+    x, weight = np.zeros(n + 1), size**2
+    for _ in range(_ROUNDS):
+        pairs = np.bincount(i * (n + 1) + j, weight, (n + 1) ** 2).reshape(n + 1, n + 1)
+        pairs += pairs.T
+        gram = np.diag(pairs.sum(axis=0) + 1e-9 * max(weight.max(initial=0.0), 1.0)) - pairs
+        right = np.bincount(j, weight * log, n + 1) - np.bincount(i, weight * log, n + 1)
+        x = np.linalg.solve(gram, right)
+        weight = size**2 / np.maximum(np.abs(x[j] - x[i] - log) * size, 0.1)
+    start = x
+    for _ in range(n + 1):
+        lower = np.minimum(x, (x[:, None] + upper).min(axis=0))
+        if (lower == x).all():
+            break
+        x = lower
+    else:
+        x = start
+    return np.exp(x[:n] - x[n])
 
 
 Memory = IntegerMemory | SeriesMemory

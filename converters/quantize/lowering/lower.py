@@ -9,6 +9,7 @@ behind a bias) and where that takes fewer synapses than folding.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,6 +49,13 @@ from lmu_deploy.core.network import LMULayer
 
 CONCAVE = ("linear", "relu", "tanh", "hard-tanh")
 """Activations with a concave form, :class:`lmu_deploy.core.integer.functions.PiecewiseLinear`."""
+
+
+def function_of(activation: Activation, drive: Format, message: Format) -> Function:
+    """Return the integer form of an activation from a drive to a message."""
+    if activation.name in CONCAVE:
+        return piecewise(activation.name, message, round(math.log2(message.scale / drive.scale)))
+    return fit(activation, drive, message)
 
 
 @dataclass(frozen=True)
@@ -259,7 +267,7 @@ class Lowering:
         reach = min(needed_drive(activation, message), bias_limit(bits_of_drive) * message.scale)
         guard = guard_bits(str(place), message, bits_of_drive, max(widest, reach))
         drive = drive_format(message, bits_of_drive, guard)
-        function = self._function(activation, drive, message, guard)
+        function = function_of(activation, drive, message)
         own = None if bias is None else self.constants(place, (bias, drive))
         size = inputs[0][1].size
         self.assembly.populations.append(Pointwise(place, size, drive, message, function, own))
@@ -276,13 +284,6 @@ class Lowering:
         clip = clip_range(signal, self.settings.calibration_method, bits)
         unit = max(clip, inflow * FAINTEST) / largest(bits)
         return Format(bits, max(unit, bias / bias_limit(self.settings.state_bits)))
-
-    def _function(
-        self, activation: Activation, drive: Format, message: Format, guard: int
-    ) -> Function:
-        if activation.name in CONCAVE:
-            return piecewise(activation.name, message, guard)
-        return fit(activation, drive, message)
 
     def materialized(self, name: str) -> Source:
         """Return a node's form as one population, adding linear units where it is not one."""

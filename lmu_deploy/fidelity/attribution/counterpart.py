@@ -10,16 +10,17 @@ section "Realizations".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 
 from converters.quantize.calibration import Signal, calibrate
-from converters.quantize.connections import Source
+from converters.quantize.connections import Source, off_rounding
 from converters.quantize.lowering.forms import Form, concatenated
 from converters.quantize.lowering.lower import Lowering
 from converters.quantize.lowering.operators import LOWERED
-from converters.quantize.memory_analysis import increment
+from converters.quantize.memory_analysis import coordinates, in_form, increment, rounding_ranges
 from converters.quantize.settings import settings_for
 from converters.quantize.sign_taylor import step_matrices
 from lmu_deploy.core.errors import InputError
@@ -31,13 +32,15 @@ from lmu_deploy.core.integer.graph import edges
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
 from lmu_deploy.core.integer.parts import Connection, Format, Place
-from lmu_deploy.core.integer.populations import Population
+from lmu_deploy.core.integer.populations import Input, Pointwise, Population
 from lmu_deploy.core.integer.reductions import Reduction
 from lmu_deploy.core.legendre import state_space
 from lmu_deploy.core.loading import as_graph
 from lmu_deploy.core.network import LMULayer
 
 _SAMPLES = 2
+_WHOLE = 1.1
+"""Factor of the ranges of all states that a fit of the basis can leave."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,14 @@ class FloatCounterpart:
         The function of pointwise units.
     cells : dict of Place to SimpleRNN, LSTM or GRU
         By every population of the cell's node.
+    frames : dict of place to (offsets, stride, after)
+        Frames that edges read.
+    refitted : set of Place
+        Memories whose coordinates at the time of rounding are not known.
+    whole : set of place
+        Edges of whole weights with a gain of 1, which need no rounding.
+    units : (gain, offset) or None
+        Of the channels of the input, where the float network has them.
     """
 
     source: Network
@@ -97,6 +108,10 @@ class FloatCounterpart:
     layers: dict[Place, LMULayer] = field(default_factory=dict)
     functions: dict[Place, Activation] = field(default_factory=dict)
     cells: dict[Place, SimpleRNN | LSTM | GRU] = field(default_factory=dict)
+    frames: dict[str, tuple[tuple[int, ...], int, int]] = field(default_factory=dict)
+    refitted: set[Place] = field(default_factory=set)
+    whole: set[str] = field(default_factory=set)
+    units: tuple[np.ndarray | None, np.ndarray | None] | None = None
 
 
 def float_counterpart(network: IntegerNetwork) -> FloatCounterpart:
@@ -115,13 +130,14 @@ def float_counterpart(network: IntegerNetwork) -> FloatCounterpart:
     exact = _Exact(network, as_graph(network.source))
     exact.lower()
     found = exact.found
+    found.frames = {e.place: (e.offsets, e.stride, e.after) for e in exact.assembly.edges}
     for edge in edges(network):
         target = network[edge.target]
         if not isinstance(target, Population) or edge in target.inner_edges:
             continue
         connection = edge.connection
         if (real := exact.real.get(edge.place)) is None:
-            # Whole weights with a gain of 1.
+            found.whole.add(edge.place)
             found.matrices[edge.place] = exact.whole.get(edge.place, connection.dequantized)
             continue
         if real.shape != (connection.n_out, connection.n_in):
@@ -139,6 +155,73 @@ def float_counterpart(network: IntegerNetwork) -> FloatCounterpart:
         constants = exact.constants_at.get(place, np.zeros(population.drive_size))
         found.biases[f"{place}/bias"] = constants / population.drive_scales
     return found
+
+
+def rounded_counterpart(network: IntegerNetwork) -> FloatCounterpart:
+    """Compute unrounded weights in the coordinates in which each memory was rounded.
+
+    The basis of a memory of few slices is fitted after rounding. Before, it was that of the
+    memory's form, with the states in units of calibrated ranges. These are not part of the file;
+    ranges with which every weight is a rounded one follow from the weights, if there are any.
+
+    Raises
+    ------
+    InputError
+        As :func:`float_counterpart`.
+    """
+    found = float_counterpart(network)
+    nominal = dict[Place, Integrators]()
+    for m in network.memories:
+        if not isinstance(m, Integrators) or m.realization == "fir":
+            continue
+        if not _unrounded(network, m, found):
+            continue
+        basis = None
+        if m.realization != "dense-incremental" and m.basis is not None:
+            basis = in_form(m.basis, coordinates(found.layers[m.place], m.realization).basis)
+            if basis is None:
+                found.refitted.add(m.place)
+                continue
+        nominal[m.place] = replace(m, basis=basis)
+    if not nominal:
+        return found
+    populations = tuple(nominal.get(p.place, p) for p in network.populations)
+    other = float_counterpart(replace(network, populations=populations))
+    for m in nominal.values():
+        if m.basis is not None:
+            _scale(network, m, other)
+        if _unrounded(network, m, other) < _unrounded(network, m, found):
+            for edge in network.entering(m.entrance):
+                found.matrices[edge.place] = other.matrices[edge.place]
+            if m.bias is not None:
+                bias = f"{m.entrance}/bias"
+                found.biases[bias] = other.biases[bias]
+    return found
+
+
+def _unrounded(network: IntegerNetwork, m: Integrators, found: FloatCounterpart) -> int:
+    """Return how many weights that enter a memory are not the nearest integers."""
+    entering = network.entering(m.entrance)
+    return sum(int(off_rounding(e.connection, found.matrices[e.place]).sum()) for e in entering)
+
+
+def _scale(network: IntegerNetwork, m: Integrators, found: FloatCounterpart) -> None:
+    """Give the matrices that enter a memory the ranges of its states with which it was rounded."""
+    layer, entering = found.layers[m.place], network.entering(m.entrance)
+    connections = [
+        (edge.connection, found.matrices[edge.place], edge.source == m.place) for edge in entering
+    ]
+    ranges = rounding_ranges(m.size, connections)
+    blocks = 1 if layer.memory_encoders is not None else layer.memory.channels
+    for block in ranges.reshape(blocks, -1):
+        whole = np.median(block)
+        if abs(np.log(whole)) > np.log(_WHOLE):  # the basis contradicts it: the input is wrong
+            block /= whole
+    for edge in entering:
+        columns = ranges if edge.source == m.place else 1.0
+        found.matrices[edge.place] *= columns / ranges[:, None]
+    if m.bias is not None:
+        found.biases[f"{m.entrance}/bias"] /= ranges
 
 
 def _differs(place: str) -> InputError:
@@ -238,17 +321,35 @@ class _Exact(Lowering):
         bits: tuple[int, str],
         message: Format | None = None,
     ) -> Source:
-        """Record the function of units."""
+        """Record the function of units, whose formats are those of the integer network."""
+        units = self._of(place)
+        assert isinstance(units, Pointwise)
         self.found.functions[place] = activation
-        return super().pointwise(place, inputs, activation, signal, bits, message)
+        self.assembly.populations.append(units)
+        if (constants := self.real_bias(inputs)) is not None:
+            self.constants(place, (constants, units.drive))
+        self.connect(place, inputs, units.drive)
+        return Source(signal, units.message, bits[1], None, place)
+
+    def _of(self, place: Place) -> Population:
+        """Return a population of the integer network."""
+        try:
+            return cast(Population, self.integer[place])
+        except KeyError:
+            raise _differs(str(place)) from None
+
+    def _channel_units(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Return the units of the integer network's input, which the float network may not have."""
+        entry = self.integer[Place(INPUT)]
+        assert isinstance(entry, Input)
+        if self._scaling is not None:
+            self.found.units = super()._channel_units()
+        return entry.gain, entry.offset
 
     def memory(self, node: str, layer: LMULayer, x: Source, h: Source | None) -> Source:
         """Record the matrices of a memory, in the coordinates of the integer network."""
         place = Place(node, "memory")
-        try:
-            memory = self.integer[place]
-        except KeyError:
-            raise _differs(str(place)) from None
+        memory = self._of(place)
         self.found.layers[place] = layer
         if isinstance(memory, Series):
             self._series(memory, layer, x, h)

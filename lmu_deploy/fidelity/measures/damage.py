@@ -1,36 +1,43 @@
 r"""Damage of an integer network: weights that no rounding of its float network can have given.
 
-Rounding changes a row by a small part of its size. A row or column that is off by 40 % of its norm
-or more, a slice without weights, and a weight that is off by many units of its last slice are
-damage: of the file, or of the program that wrote it. They are named, with the pattern of change.
-So are functions that differ from float by 3 % of their range, shifts that contradict units, and
-messages with too few bits for their unit, which saturate at a small part of what they should show.
+Rounding is exact: a weight or bias of a healthy file is the integer nearest to that of its float
+network, and a weight that is off by more than half a unit of the last slice is damage, of the file
+or of the program that wrote it. Large damage (a row or column that is off by 40 % of its norm or
+more, a slice without weights) is named first, with the pattern of change. Named are also functions
+that are much less exact than they could be, shifts that contradict units, messages with too few
+bits for their unit, which saturate at a small part of what they should show, and edges that read
+other frames. A memory whose basis was fitted after it was rounded is compared in the coordinates in
+which it was rounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
+from converters.quantize.connections import HALF, off_rounding
+from converters.quantize.lowering.lower import function_of
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.pointwise import Activation
 from lmu_deploy.core.integer.graph import biases
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.integer.parts import Edge
-from lmu_deploy.core.integer.populations import Pointwise
-from lmu_deploy.fidelity.attribution.counterpart import float_counterpart
+from lmu_deploy.core.integer.parts import Edge, largest
+from lmu_deploy.core.integer.populations import Input, Pointwise
+from lmu_deploy.fidelity.attribution.counterpart import rounded_counterpart
 from lmu_deploy.fidelity.replay import MOST_NEURONS, Fault
 
 LARGE = 0.4
 """Smallest relative error of a row or column that is damage."""
 _UNITS, _SHARE, _SPARSE, _TIMES = 6.0, 0.03, 0.2, 20.0
 _LIKE, _EQUAL, _ALONE, _NEARLY = 0.2, 0.01, 0.8, 0.98
-_BIAS_ERRORS, _EXACT = 30.0, 0.1
-_LINES, _NEAR, _POINTS = 0.03, 6.0, 2001
-"""Largest error of a function, as a share of its range; where it is tested, in real units."""
+_EXACT = 0.1
+_LINES, _NEAR, _POINTS = 3.0, 6.0, 2001
+"""Error of a function in units of its messages that is no damage; where it is tested, in real
+units."""
 _BOUNDED = {"tanh": 1.0, "sigmoid": 1.0, "hard_tanh": 1.0, "hard_sigmoid": 1.0, "softsign": 1.0}
 """Largest values of functions that have one."""
+_BACK = ("recurrent", "feedback", "hidden")
+"""Edges of a memory that read the frame before."""
 _OF_STATE, _REACHED = 0.25, 0.35
 """Range of a memory's messages as a share of that of its states; the smallest share of the range of
 messages or states that is no damage."""
@@ -47,29 +54,31 @@ def damage(network: IntegerNetwork) -> list[Fault]:
     if network.source is None:
         return []
     try:
-        counterpart = float_counterpart(network)
+        counterpart = rounded_counterpart(network)
     except InputError as error:  # its weights or biases do not follow from the float network
         return [Fault("source", "", (), f"The integers are not those of the network: {error}")]
     found: list[Fault] = []
     for edge in network.edges:
-        memory = network[edge.target]
-        refitted = (
-            isinstance(memory, Integrators)
-            and memory.realization != "fir"
-            and len(edge.connection.slices) == 1
-        )
-        found += _of_edge(edge, counterpart.matrices[edge.place], refitted)
+        truth, refitted = counterpart.matrices[edge.place], edge.target in counterpart.refitted
+        off = off_rounding(edge.connection, truth, whole=edge.place in counterpart.whole)
+        found += _of_frames(edge, counterpart.frames.get(edge.place))
+        if off.any():
+            found += _of_edge(edge, truth, refitted) or ([] if refitted else _few(edge, truth, off))
     for place, integers in biases(network).items():
-        found += _of_bias(str(place), integers, counterpart.biases[f"{place}/bias"])
+        if place not in counterpart.refitted:
+            found += _of_bias(str(place), integers, counterpart.biases[f"{place}/bias"])
+    entry = network.populations[0]
+    if counterpart.units is not None and isinstance(entry, Input):
+        found += _of_input(entry, counterpart.units)
     for population in network.on_chip:
         if isinstance(population, Pointwise) and population.place in counterpart.functions:
             function = counterpart.functions[population.place]
-            found += _of_function(population, function.apply)
+            found += _of_function(population, function)
             if function.name in _BOUNDED:
                 found += _of_range(population, population.message.scale / _BOUNDED[function.name])
         if isinstance(population, Integrators | Series):
             found += _of_shift(population)
-        if isinstance(population, Integrators):
+        if isinstance(population, Integrators) and not _for_its_bias(population):
             whole = population.state.scale * population.state.limit
             whole *= 1.0 if population.realization == "fir" else _OF_STATE
             found += _of_range(population, population.message.scale / whole)
@@ -77,9 +86,9 @@ def damage(network: IntegerNetwork) -> list[Fault]:
 
 
 def _of_edge(edge: Edge, truth: np.ndarray, refitted: bool) -> list[Fault]:
-    """Return the statements on one edge.
+    """Return the statements on one edge whose weights are far from those of float.
 
-    The weights of a memory of one slice may be `refitted` after rounding, which moves single ones.
+    Where the coordinates of a `refitted` memory are not known, its weights are near those of float.
     """
     place, connection = edge.place, edge.connection
     slices, now = connection.slices, connection.dequantized
@@ -112,6 +121,23 @@ def _of_edge(edge: Edge, truth: np.ndarray, refitted: bool) -> list[Fault]:
     return [] if refitted else _weights(edge, now, truth)
 
 
+def _of_frames(edge: Edge, right: tuple[tuple[int, ...], int, int] | None) -> list[Fault]:
+    """Return the statement on an edge that reads other frames than the float network."""
+    if right is None:  # of a memory
+        right = ((-1,) if edge.name in _BACK else (0,), 1, 0)
+    if right == (edge.offsets, edge.stride, edge.after):
+        return []
+    words = (
+        f"{edge.place} reads frames {_numbers(edge.offsets)} of every {edge.stride}, and "
+        f"{_numbers(right[0])} of every {right[1]} in float."
+    )
+    return [Fault("frames", edge.place, (), words)]
+
+
+def _numbers(offsets: tuple[int, ...]) -> str:
+    return ", ".join(map(str, offsets))
+
+
 def _of_largest(
     edge: Edge,
     now: np.ndarray,
@@ -140,7 +166,38 @@ def _of_largest(
         return []
     if found := _weights(edge, now, truth):
         return found
-    return [_weight(edge, now, truth, i, j)] if i in rows or j in columns else []
+    if i in rows or j in columns:
+        return [_weight(edge, now, truth, i, j)]
+    return []
+
+
+def _few(edge: Edge, truth: np.ndarray, off: np.ndarray) -> list[Fault]:
+    """Return the statements on weights that are not the nearest integers, however near they are.
+
+    They are named by row or by column, whichever are fewer.
+    """
+    place, now, unit = edge.place, edge.connection.dequantized, edge.connection.gains[-1][:, None]
+    units = np.abs(now - truth) / unit
+    rows, columns = (np.flatnonzero(off.any(axis=axis)) for axis in (1, 0))
+    if len(rows) == len(columns) == 1:
+        return [_weight(edge, now, truth, int(rows[0]), int(columns[0]))]
+    by = "off by up to {:.3g} units of the last slice, and rounding gives 0.5."
+    if min(len(rows), len(columns)) > MOST_NEURONS:
+        words = f"{off.sum():,} of {off.size:,} weights of {place} are {by.format(units.max())}"
+        return [Fault("rounding", place, (), words)]
+    if len(rows) <= len(columns):
+        kind, at, lines, most = "row", place, rows, units.max(axis=1)
+    else:
+        kind, at, lines, most = "column", str(edge.source), columns, units.max(axis=0)
+        now, truth = now.T, truth.T
+    found = []
+    for i in map(int, lines):
+        fault = _line(kind, place, at, now, truth, i)
+        if fault.kind != "exchanged":
+            words = f"The weights of {kind} {i} of {place} are {by.format(most[i])}"
+            fault = Fault(kind, at, (i,), words)
+        found.append(fault)
+    return found
 
 
 def _known(lines: list[Fault]) -> bool:
@@ -236,20 +293,41 @@ def _weight(edge: Edge, now: np.ndarray, truth: np.ndarray, i: int, j: int) -> F
     return Fault("weight", edge.place, (i, j), words)
 
 
-def _of_function(p: Pointwise, function: Callable[[np.ndarray], np.ndarray]) -> list[Fault]:
-    """Return the statement on a function that no lines can have been fitted to."""
+def _of_function(p: Pointwise, activation: Activation) -> list[Fault]:
+    """Return the statement on a function that is not nearly as good as one that is fitted now."""
     limit, near = p.drive.limit, min(_NEAR / p.drive.scale, p.drive.limit)
     z = np.concatenate([np.linspace(-end, end, _POINTS) for end in (limit, near)]).astype(np.int64)
     most = p.message.limit
-    right = np.clip(function(z * p.drive.scale) / p.message.scale, -most, most)
-    wrong = np.abs(np.clip(p.function(z), -most, most) - right)
+    right = np.clip(activation.apply(z * p.drive.scale) / p.message.scale, -most, most)
     size = float(np.abs(right).max())
-    if wrong.max() <= max(_LINES * size, 3.0):
+    wrong, usual = (
+        np.abs(np.clip(function(z), -most, most) - right)
+        for function in (p.function, function_of(activation, p.drive, p.message))
+    )
+    if wrong.max() <= max(2.0 * usual.max(), _LINES):
         return []
     words = (
         f"The function of {p.place} is off by up to {100 * wrong.max() / size:.0f} % of its range."
     )
     return [Fault("function", str(p.place), (), words)]
+
+
+def _of_input(entry: Input, units: tuple[np.ndarray | None, np.ndarray | None]) -> list[Fault]:
+    """Return the statement on an input whose channels have other units or zeros than in float."""
+    found = []
+    for what, mine, right in zip(("unit", "zero"), (entry.gain, entry.offset), units, strict=True):
+        default = 1.0 if what == "unit" else 0.0
+        one, other = (np.full(entry.size, default) if a is None else a for a in (mine, right))
+        wrong = np.flatnonzero(np.abs(one - other) > 1e-9 * (1.0 + np.abs(other)))
+        for i in wrong[:MOST_NEURONS]:
+            words = f"The {what} of channel {i} of {entry.place} is {one[i]:.6g}, and in float"
+            found.append(Fault(what, str(entry.place), (int(i),), f"{words} {other[i]:.6g}."))
+    return found
+
+
+def _for_its_bias(p: Integrators) -> bool:
+    """Return whether the range of the states is the least that represents a bias."""
+    return p.bias is not None and 2 * np.abs(p.bias).max() > largest(min(p.state.bits, 24))
 
 
 def _of_range(p: Integrators | Pointwise, unit: float) -> list[Fault]:
@@ -289,17 +367,14 @@ def _of_shift(p: Integrators | Series) -> list[Fault]:
 
 
 def _of_bias(place: str, integers: np.ndarray, truth: np.ndarray) -> list[Fault]:
-    wrong = np.abs(integers - truth)
-    size = np.maximum(np.abs(truth), float(np.sqrt(np.mean(truth**2))))
-    others = np.sort(wrong)[: max(len(wrong) - 1, 0)]
-    typical = float(np.median(others)) if len(others) else 0.5
-    allowed = np.maximum(LARGE * size, _BIAS_ERRORS * typical + 2.0)
+    limit = largest(24)
+    wrong = np.abs(integers - np.clip(truth, -limit, limit))
     return [
         Fault(
             "bias",
             f"{place}/bias",
             (int(i),),
-            f"The bias of neuron {i} of {place} is {integers[i]:,} and {truth[i]:,.0f} in float.",
+            f"The bias of neuron {i} of {place} is {integers[i]:,} and {truth[i]:,.1f} in float.",
         )
-        for i in np.flatnonzero(wrong > allowed)[:MOST_NEURONS]
+        for i in np.flatnonzero(wrong > HALF)[:MOST_NEURONS]
     ]
