@@ -9,12 +9,13 @@ from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.hardware.profile import DigitalProfile
 from lmu_deploy.studies.quantization import quantize_for_task
+from lmu_deploy.tasks.base import Split
 from lmu_deploy.tasks.dataset import TaskLike
 
 
 def quantize(
     network: Network | Path | str,
-    data: TaskLike | None = None,
+    data: TaskLike | Split | None = None,
     *,
     profile: str | DigitalProfile = "loihi2",
     out: Path | str | None = None,
@@ -44,9 +45,9 @@ def quantize(
     Parameters
     ----------
     network : Network or path
-    data : Dataset, Task, str or path, optional
-        A dataset, the name of a task or an ``.npz`` file whose training inputs calibrate; by
-        default the task that the network was trained for.
+    data : Dataset, Task, Split, str or path, optional
+        A dataset, the name of a task or an ``.npz`` file whose training inputs calibrate, or one
+        part of a dataset, whose inputs do; by default the task that the network was trained for.
     profile : str or DigitalProfile
         Digital chip; ``lmu-deploy doctor`` lists the names.
     out : path, optional

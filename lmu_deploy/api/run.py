@@ -26,7 +26,7 @@ from lmu_deploy.fidelity.judge import judge
 from lmu_deploy.fidelity.measures.sizes import network_sizes
 from lmu_deploy.fidelity.schema import AgainstReference, Metric, TargetFidelity
 from lmu_deploy.tasks.base import Split, Task
-from lmu_deploy.tasks.dataset import Dataset, TaskLike
+from lmu_deploy.tasks.dataset import Dataset, TaskLike, part_as_task
 from lmu_deploy.tasks.selection import first_of, limited, task_for
 from targets.base import (
     ByLength,
@@ -231,7 +231,7 @@ class RunResult(Run):
 
 def run(
     network: AnyNetwork | Path | str,
-    data: np.ndarray | TaskLike | None = None,
+    data: np.ndarray | TaskLike | Split | None = None,
     *,
     target: str | None = None,
     y: np.ndarray | None = None,
@@ -248,9 +248,10 @@ def run(
     Parameters
     ----------
     network : Network, IntegerNetwork, SpikingNetwork, LoihiNetwork or path
-    data : ndarray, Dataset, Task, str or path, optional
-        Inputs of shape (samples, steps, n_in), or what has a test part: a dataset, the name of a
-        task, or an ``.npz`` file. By default the task that the network was trained for.
+    data : ndarray, Split, Dataset, Task, str or path, optional
+        Inputs of shape (samples, steps, n_in), one part of a dataset, or what has a test part: a
+        dataset, the name of a task, or an ``.npz`` file. By default the task that the network was
+        trained for.
     target : str, optional
         Such as ``lava``; :func:`lmu_deploy.targets` lists them. By default ``reference`` for a
         float network, ``integer`` for an integer one, ``brian2`` for a spiking one and
@@ -347,7 +348,7 @@ def for_lengths(runner: Target, split: Split) -> Target:
 
 def _inputs(
     network: AnyNetwork,
-    data: np.ndarray | TaskLike | None,
+    data: np.ndarray | TaskLike | Split | None,
     y: np.ndarray | None,
     limit: int | None,
     first: int | None,
@@ -356,7 +357,7 @@ def _inputs(
     if not isinstance(data, np.ndarray):
         if y is not None:
             raise InputError("y belongs to inputs that are given as an array; leave it out.")
-        task = task_for(network, data)
+        task = task_for(network, part_as_task(data))
         return part_of(task.load().test, limit, first), task
     inputs = check_network_inputs(network, data)
     if y is None:

@@ -21,14 +21,15 @@ from lmu_deploy.hardware.profile import load_profile
 from lmu_deploy.studies.chip_yield import ChipYield, yield_of_chips
 from lmu_deploy.studies.life_record import Lifetime
 from lmu_deploy.studies.lifetime import lifetime_of_chips
-from lmu_deploy.tasks.dataset import TaskLike
+from lmu_deploy.tasks.base import Split
+from lmu_deploy.tasks.dataset import TaskLike, part_as_task
 from lmu_deploy.tasks.preflight import warn_of
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 
 
 def spike(
     network: Network | Path | str,
-    data: TaskLike | None = None,
+    data: TaskLike | Split | None = None,
     *,
     profile: str = "generic-analog",
     out: Path | str | None = None,
@@ -67,9 +68,10 @@ def spike(
     Parameters
     ----------
     network : Network or path
-    data : Dataset, Task, str or path, optional
-        A dataset, the name of a task or an ``.npz`` file; its training inputs give the ranges of
-        the states. By default the task that the network was trained for.
+    data : Dataset, Task, Split, str or path, optional
+        A dataset, the name of a task or an ``.npz`` file, whose training inputs give the ranges of
+        the states, or one part of a dataset, whose inputs do. By default the task that the network
+        was trained for.
     profile : str
         An analog chip, which gives a SpikingNetwork or a SpikingGraph, or a digital one with LIF
         neurons, which gives a LoihiNetwork or a LoihiGraph.
@@ -146,7 +148,7 @@ def spike_for_task(
     options: SpikeOptions,
     *,
     profile: str = "generic-analog",
-    task: TaskLike | None = None,
+    task: TaskLike | Split | None = None,
     out: Path | str | None = None,
     save_calibration: Path | str | None = None,
     load_calibration: Path | str | None = None,
@@ -168,7 +170,7 @@ def spike_for_task(
             "load_calibration, or device and record_session."
         )
     kept = None if load_calibration is None else recipe.load_calibration(load_calibration)
-    chosen = task_for(network, task)
+    chosen = task_for(network, part_as_task(task))
     warn_of(chosen, network)
     inputs = limited(chosen.load().train, CALIBRATION_SAMPLES).filled
     lowered: AnalogNetwork | OnLoihi

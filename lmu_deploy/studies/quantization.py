@@ -15,6 +15,7 @@ from converters.options import QuantizeOptions, TaskQuantizeOptions
 from converters.quantize import SOFTMAX, calibrate, quantize_with
 from converters.quantize.memory_analysis import remarks
 from converters.quantize.settings import settings_for
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import check_output, save
 from lmu_deploy.core.graph.executor import run
 from lmu_deploy.core.graph.network import Network
@@ -25,7 +26,7 @@ from lmu_deploy.core.loading import load_float
 from lmu_deploy.core.progress import progress_bar
 from lmu_deploy.hardware.profile import DigitalProfile
 from lmu_deploy.tasks.base import Split, Task, TaskData
-from lmu_deploy.tasks.dataset import TaskLike
+from lmu_deploy.tasks.dataset import TaskLike, part_as_task
 from lmu_deploy.tasks.preflight import warn_of
 from lmu_deploy.tasks.selection import CALIBRATION_SAMPLES, limited, task_for
 from targets.base import ByLength, Run
@@ -190,7 +191,7 @@ def quantize_for_task(
     options: TaskQuantizeOptions | None = None,
     *,
     profile: str | DigitalProfile = "loihi2",
-    task: TaskLike | None = None,
+    task: TaskLike | Split | None = None,
     out: Path | str | None = None,
 ) -> IntegerNetwork:
     """Quantize a float network with ranges measured on the training data of a task.
@@ -202,8 +203,9 @@ def quantize_for_task(
         By default every option has its default.
     profile : str or DigitalProfile
         Digital chip.
-    task : str, path, Task or Dataset, optional
-        Task whose training inputs calibrate; by default the one that the network was trained for.
+    task : str, path, Task, Dataset or Split, optional
+        Task whose training inputs calibrate, or the samples that do; by default the one that the
+        network was trained for.
     out : path, optional
         File to write.
 
@@ -222,7 +224,14 @@ def quantize_for_task(
     network = with_logits(given, SOFTMAX)
     if network is not given:
         _LOG.info(f"{network.provenance['left out']}.")
-    chosen = task_for(network, task)
+    if isinstance(task, Split) and (
+        options.method == "qat" or (options.budget_kib, options.sparsity_loss) != (None, None)
+    ):
+        raise InputError(
+            "quantize: method qat, budget_kib and sparsity_loss choose on validation samples; give "
+            "the whole Dataset in place of one part."
+        )
+    chosen = task_for(network, part_as_task(task))
     warn_of(chosen, network)
     if options.method == "qat":
         integer = _train(network, chosen, profile, options)

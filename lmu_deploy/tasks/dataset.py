@@ -232,13 +232,59 @@ def find_task(task: TaskLike) -> Task:
     Raises
     ------
     InputError
-        When there is no task of that name, or the file is missing or damaged.
+        When there is no task of that name, the file is missing or damaged, or the data are of
+        another kind.
     """
+    check_kind(task)
     if isinstance(task, Task):
         return task
     if isinstance(task, Dataset):
         return task.task
     return task_from_file(task) if is_path(str(task)) else get_task(str(task))
+
+
+def check_kind(data: object) -> None:
+    """Raise InputError when data with a training and a test part are of no known kind."""
+    if isinstance(data, str | Path | Task | Dataset):
+        return
+    what = f"a {type(data).__name__}"
+    if isinstance(data, Split):
+        what = f"one part of a dataset, {counted(len(data), 'sample')}"
+    elif isinstance(data, np.ndarray):
+        what = f"an array of shape {data.shape} without answers"
+    raise InputError(
+        f"the data are {what}; give lmu_deploy.Dataset(x_train, y_train, x_test, y_test), a task's "
+        "name or a file."
+    )
+
+
+def part_as_task(data: TaskLike | Split | None) -> TaskLike | None:
+    """Return data of which one part is used, which may be given alone.
+
+    Parameters
+    ----------
+    data : Dataset, Task, str, path, Split or None
+        Of a split, classes are the outputs of these numbers.
+    """
+    if not isinstance(data, Split):
+        return data
+    split = data
+    targets = np.asarray(split.targets)
+    classes = targets.dtype.kind in "iu"
+    n_out = int(targets.max(initial=0)) + 1 if classes else targets.shape[-1]
+    frame = split.inputs.shape[2:]
+    return Task(
+        UNNAMED,
+        "classification" if classes else "regression",
+        math.prod(frame),
+        n_out,
+        split.inputs.shape[1],
+        lambda: TaskData(split, split, split),
+        every_step=targets.ndim == (2 if classes else 3),
+        labels=tuple(range(n_out)) if classes else (),
+        identify=cache(lambda: _identity_of(split)),
+        frame=frame,
+    )
 
 
 def task_from_file(path: Path | str) -> Task:
@@ -382,6 +428,15 @@ def _in_order(split: Split, steps: int, seed: int) -> Split:
         lengths = np.full(len(split), stored)
     order = stratified_order(split.targets, seed)
     return split.changed(lengths=lengths, order=order)
+
+
+def _identity_of(split: Split) -> str:
+    """Return a SHA-256 of the samples and answers of one part."""
+    digest = hashlib.sha256()
+    for array in (split.inputs, split.targets, split.lengths):
+        if array is not None:
+            _add(digest, np.asarray(array))
+    return digest.hexdigest()
 
 
 def _identity(x: Mapping[str, Sequences], y: Mapping[str, Answers], data: TaskData) -> str:

@@ -19,7 +19,7 @@ from lmu_deploy.core.loading import AnyNetwork, float_source
 from lmu_deploy.core.metrics import NO_CLASS
 from lmu_deploy.core.network import LMUNetwork
 from lmu_deploy.tasks.base import Split, Task, TaskData, task_names
-from lmu_deploy.tasks.dataset import TaskLike, find_task
+from lmu_deploy.tasks.dataset import TaskLike, check_kind, find_task
 from lmu_deploy.tasks.reading import is_path
 
 _LOG = logging.getLogger(__name__)
@@ -52,14 +52,11 @@ def task_for(network: AnyNetwork | LMUNetwork, task: TaskLike | None) -> Task:
         When there is no such task, none is known, or its inputs, outputs or labels do not match
         those of the network.
     """
+    if task is not None:
+        check_kind(task)
     provenance = _provenance(network)
     recorded = task is None
     task = network.task if task is None else task
-    if isinstance(task, np.ndarray):
-        raise InputError(
-            f"the data are an array of shape {task.shape} without answers; give "
-            "lmu_deploy.Dataset(x_train, y_train, x_test, y_test), a task's name or a file."
-        )
     if not task:
         what = "the network records no task"
         if DATA in provenance:

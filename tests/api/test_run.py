@@ -7,6 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import lmu_deploy as ld
+from lmu_deploy.api.check import check_data
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.executor import run
 from lmu_deploy.core.graph.linear import Conv1d, Dense
@@ -184,3 +185,56 @@ def test_any_graph_is_validated_on_targets_that_run_it(branched, tmp_path):
     assert "causal convolution of 3 steps" in page
     spikes = ld.validate(branched, data, targets="spiking", attribution=0)
     assert spikes["spiking"].sizes.representation == "LoihiGraph"
+
+
+@pytest.fixture(scope="module")
+def kinds(data, tmp_path_factory):
+    """Return digits as every kind of data."""
+    arrays = data.train.x[:40], data.train.y[:40], data.test.x[:10], data.test.y[:10]
+    own = ld.Dataset(*arrays, x_val=data.test.x[:10], y_val=data.test.y[:10])
+    file = own.save(tmp_path_factory.mktemp("data") / "own.npz")
+    return {"Dataset": own, "Task": own.task, "path": file, "text": str(file)}
+
+
+@pytest.mark.parametrize("as_path", [False, True])
+@pytest.mark.parametrize("kind", ["Dataset", "Task", "path", "text", "part"])
+def test_every_kind_of_data_gives_the_same(network, kinds, kind, as_path):
+    """A part of a dataset calibrates with its own samples, and is run itself."""
+    own, given = kinds["Dataset"], DIGITS if as_path else network
+    train, test = (own.train, own.test) if kind == "part" else (kinds[kind], kinds[kind])
+    integer, model = ld.quantize(given, train), ld.quantize(network, own)
+    for one, other in zip(integer.edges, model.edges, strict=True):
+        assert one.connection.slices.tolist() == other.connection.slices.tolist()
+    found, truth = ld.run(integer, test), ld.run(model, own)
+    assert found.outputs.tolist() == truth.outputs.tolist()
+    assert found.metric.value == truth.metric.value
+
+
+def test_a_part_of_a_dataset_calibrates_a_chip(network, kinds):
+    small = {"neurons_per_state": 5, "calibration": "static"}
+    own = kinds["Dataset"]
+    one, other = (ld.spike(network, given, **small) for given in (own, own.train))
+    assert one.memories[0].weights.tolist() == other.memories[0].weights.tolist()
+
+
+NEEDS_ALL = {
+    "validate": lambda network, data: ld.validate(network, data, targets="integer"),
+    "train": lambda network, data: ld.train(data),
+    "check_data": lambda network, data: check_data(data, network),
+    "check_data alone": lambda network, data: check_data(data),
+    "chip_yield": lambda network, data: ld.chip_yield(network, data, chips=1),
+    "chip_lifetime": lambda network, data: ld.chip_lifetime(network, data, ages=["1d"]),
+    "qat": lambda network, data: ld.quantize(network, data, method="qat"),
+    "budget": lambda network, data: ld.quantize(network, data, budget_kib=10.0),
+}
+"""What chooses or judges on other samples than those with which it begins."""
+
+
+@pytest.mark.parametrize("name", NEEDS_ALL)
+@pytest.mark.parametrize("kind", ["part", "array", "list", "all parts"])
+def test_data_that_do_not_suffice_are_refused_with_one_sentence(network, data, name, kind):
+    x = data.train.x[:20]
+    given = {"part": data.train, "array": x, "list": list(x), "all parts": data.data}[kind]
+    with pytest.raises(InputError, match=r"the data are|in place of one part") as error:
+        NEEDS_ALL[name](network, given)
+    assert str(error.value).count(". ") == 0 and "Dataset" in str(error.value)
