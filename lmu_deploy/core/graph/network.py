@@ -161,13 +161,16 @@ class Network(Representation):
         return self.shapes[self.output].sequence
 
     def frames(self, steps: int) -> int:
-        """Return how many frames the output has for an input of that many steps."""
+        """Return how many frames the output has for an input of that many steps.
+
+        It has none where a node has none, which another branch may hide.
+        """
         found = {INPUT: np.array(steps)}
         for node in self.nodes:
             before = found[node.inputs[0]]
             lengths = node.operator.lengths(before)
             found[node.name] = lengths if self.shapes[node.name].sequence else np.minimum(before, 1)
-        return int(found[self.output])
+        return int(found[self.output]) if min(map(int, found.values())) > 0 else 0
 
     @property
     def n_parameters(self) -> int:

@@ -24,6 +24,7 @@ from lmu_deploy.core.integer.gated import LSTMUnits
 from lmu_deploy.core.integer.graph import latency
 from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.network import Memory
+from lmu_deploy.fidelity.measures.damage import damage
 from targets.integer.run import IntegerTarget
 
 WIDE = {"message_bits": 16, "hidden_bits": 16, "kernel_slices": 2}
@@ -292,3 +293,20 @@ def test_normalization_and_reversed_time_stay_on_the_host(rng):
     (host,) = integer.on_host
     assert [node.name for node in host.network.nodes] == ["norm", "turn", "backward", "back"]
     assert error(Network(nodes, (3,), "out"), rng.normal(size=(3, 9, 3))) < 1e-3
+
+
+def test_a_branch_that_needs_more_steps_than_the_output(rng):
+    """Its first frame follows the sixteenth step; too few are refused, and enough are compared."""
+    long = Conv1d(rng.normal(size=(4, 2, 1)), None, dilation=5)
+    nodes = (
+        Node("short", Dense(rng.normal(size=(2, 1))), (INPUT,)),
+        Node("first", Reduce("last"), ("short",)),
+        Node("long", long, (INPUT,)),
+        Node("second", Reduce("mean"), ("long",)),
+        Node("both", Concat(), ("first", "second")),
+    )
+    network = Network(nodes, (2,), "both")
+    assert [network.frames(steps) for steps in (8, 15, 16, 40)] == [0, 0, 1, 1]
+    with pytest.raises(InputError, match=r"have 10 steps, .* of at least 16 steps"):
+        quantize(network, rng.normal(size=(8, 10, 2)))
+    assert damage(quantize(network, rng.normal(size=(8, 16, 2)))) == []
