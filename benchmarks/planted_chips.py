@@ -260,7 +260,8 @@ def record(
     spikes: dict[str, list[np.ndarray]] = {}
 
     def observe(number: int, _: np.ndarray, fired: np.ndarray) -> None:
-        spikes.setdefault(f"layer{number}/memory", []).append(fired[0].reshape(-1).copy())
+        place = str(planted.network.place(number, "memory"))
+        spikes.setdefault(place, []).append(fired[0].reshape(-1).copy())
 
     network = planted.network
     layers = [n for n, memory in enumerate(network.memories) if memory is not None]

@@ -11,8 +11,9 @@ subprocess.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from converters.sandbox.process import ARRAY_BYTES
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import atomic_write, from_tree, to_tree
 from lmu_deploy.core.graph.network import GRAPH_CLASSES, Network
-from lmu_deploy.core.graph.transforms import named_layers
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.network import FLOAT_CLASSES, LMULayer, LMUNetwork, default_names
 from lmu_deploy.core.spiking.network import SPIKING_CLASSES, SpikingNetwork
 
@@ -122,40 +123,40 @@ def to_nir(
     dt = 1e-3 if dt is None else dt
     stepping = Stepping(integrator, dt, STEPS_PER_TAU * dt if tau is None else tau)
     if isinstance(network, LMUNetwork):
-        return _layers(network, default_names(len(network.layers)), stepping)
+        return _layers(network, stepping)
     chain = _as_chain(network, stepping)
-    return _operators(network, stepping) if chain is None else _layers(*chain, stepping)
+    return _operators(network, stepping) if chain is None else _layers(chain, stepping)
 
 
-def _layers(network: LMUNetwork, names: Sequence[str], stepping: Stepping) -> nir.NIRGraph:
+def _layers(network: LMUNetwork, stepping: Stepping) -> nir.NIRGraph:
     """Return the graph of a chain of layers, with the names of these and of the readout."""
     tree, tensors = to_tree(network)
-    nodes, edges = float_nodes(network, names, stepping)
+    nodes, edges = float_nodes(network, stepping)
     orders = {
         number: layer.memory.order
         for number, layer in enumerate(network.layers)
         if isinstance(layer, LMULayer)
     }
-    carried = set(carried_arrays(nodes, names, orders, stepping)) & set(tensors)
-    given = () if list(names) == default_names(len(network.layers)) else names
-    return _graph(nodes, edges, write_header("float", stepping, tree, tensors, carried, given))
+    carried = set(carried_arrays(nodes, network.node_names, orders, stepping)) & set(tensors)
+    header = write_header("float", stepping, tree, tensors, carried, network.names)
+    return _graph(nodes, edges, header)
 
 
-def _as_chain(network: Network, stepping: Stepping) -> tuple[LMUNetwork, list[str]] | None:
-    """Return layers and their names, if a network is a chain that cannot be written node by node.
+def _as_chain(network: Network, stepping: Stepping) -> LMUNetwork | None:
+    """Return the layers of a network, if it is a chain that cannot be written node by node.
 
     A network that was made from layers without names is written as layers in any case.
     """
     try:
-        layers, names = named_layers(network, "export to nir")
+        layers = as_layers(network, "export to nir")
     except InputError:
         return None
-    if Network.from_layers(layers).fingerprint() == network.fingerprint():
-        return layers, names
+    if Network.from_layers(replace(layers, names=())).fingerprint() == network.fingerprint():
+        return layers
     try:
         write_graph(network, stepping)
     except InputError:
-        return layers, names
+        return layers
     return None
 
 
@@ -201,9 +202,9 @@ def from_nir(graph: nir.NIRGraph) -> Network | LMUNetwork | SpikingNetwork:
         else:
             network = from_tree(header.tree, _tensors(graph, header), FLOAT_CLASSES)
             if isinstance(network, LMUNetwork):
-                names = header.names or default_names(len(network.layers))
-                _check_same(graph, _layers(network, names, header.stepping), exactly=False)
-                return Network.from_layers(network, names) if header.names else network
+                network = replace(network, names=header.names)  # version 0.1 has them there alone
+                _check_same(graph, _layers(network, header.stepping), exactly=False)
+                return Network.from_layers(network) if header.names else network
     raise InputError("the NIR graph has no complete network; export it again.")
 
 

@@ -13,17 +13,18 @@ on the diagonal, because a NIR node has one input vector.
 separate graph from its channels u to its states m; the host computes the rest, as for every target
 of a SpikingNetwork:
 
-    layerK_input -> layerK_memory_input -> layerK_memory -> layerK_scales -> layerK_output
-                                            |         ^
-                                layerK_encoders   layerK_decoders
-                                            v         |
-                                           layerK_neurons (LIF)
+    LAYER_input -> LAYER_memory_input -> LAYER_memory -> LAYER_scales -> LAYER_output
+                                          |        ^
+                               LAYER_encoders   LAYER_decoders
+                                          v        |
+                                         LAYER_neurons (LIF)
 
-`layerK_memory` are the synapses as leaky integrators, one for each state; encoders are an Affine
-(including the mismatch of the chip), decoders a Linear. A spike is the number 1 for one step, as in
-simulators with fixed steps, so decoders are W / dt. For Euler steps the time constants are chosen
-so that a step keeps exactly exp(-dt / tau), so that either rule computes the equations of
-:mod:`lmu_deploy.core.spiking.network`. NIR cannot represent the initial membrane potentials.
+LAYER is the name of the layer. `LAYER_memory` are the synapses as leaky integrators, one for each
+state; encoders are an Affine (including the mismatch of the chip), decoders a Linear. A spike is
+the number 1 for one step, as in simulators with fixed steps, so decoders are W / dt. For Euler
+steps the time constants are chosen so that a step keeps exactly exp(-dt / tau), so that either rule
+computes the equations of :mod:`lmu_deploy.core.spiking.network`. NIR cannot represent the initial
+membrane potentials.
 """
 
 from __future__ import annotations
@@ -141,16 +142,14 @@ def _describe(memory: Memory, stepping: Stepping) -> dict[str, Any]:
 Edges = list[tuple[str, str]]
 
 
-def float_nodes(
-    network: LMUNetwork, names: Sequence[str], stepping: Stepping
-) -> tuple[dict[str, nir.NIRNode], Edges]:
+def float_nodes(network: LMUNetwork, stepping: Stepping) -> tuple[dict[str, nir.NIRNode], Edges]:
     """Return the nodes and edges of a network; NIR adds the inputs of a node.
+
+    The names of nodes begin with those of the layers and of the readout.
 
     Parameters
     ----------
     network : LMUNetwork
-    names : sequence of str
-        Names of the layers and of the readout, with which those of the nodes begin.
     stepping : Stepping
 
     Raises
@@ -158,9 +157,9 @@ def float_nodes(
     InputError
         When two nodes would have one name, or a name cannot be in a NIR file.
     """
-    check_names(names)
-    builder = _GraphBuilder(network, names, stepping)
-    for segment in segments(network, names):
+    check_names(network.node_names)
+    builder = _GraphBuilder(network, stepping)
+    for segment in segments(network):
         builder.segment(segment)
     return builder.nodes, builder.edges
 
@@ -231,8 +230,8 @@ def _read_bias(node: Any, key: str, found: dict[str, np.ndarray]) -> None:
 class _GraphBuilder:
     """Builds a graph segment by segment."""
 
-    def __init__(self, network: LMUNetwork, names: Sequence[str], stepping: Stepping) -> None:
-        self.network, self.names, self.stepping = network, names, stepping
+    def __init__(self, network: LMUNetwork, stepping: Stepping) -> None:
+        self.network, self.names, self.stepping = network, network.node_names, stepping
         self.nodes: dict[str, nir.NIRNode] = {}
         self.edges: Edges = []
 
@@ -285,9 +284,13 @@ class _GraphBuilder:
 
     def add(self, name: str, node: nir.NIRNode, sources: list[str]) -> None:
         if name in self.nodes:
-            raise InputError(f"two nodes of the NIR graph would have the name {name}; rename one.")
+            raise _taken(name)
         self.nodes[name] = node
         self.edges += [(source, name) for source in sources]
+
+
+def _taken(name: str) -> InputError:
+    return InputError(f"two nodes of the NIR graph would have the name {name}; rename one.")
 
 
 def affine(kernel: np.ndarray, bias: np.ndarray | None) -> nir.NIRNode:
@@ -348,15 +351,19 @@ def check_spiking(network: SpikingNetwork) -> None:
 def spiking_nodes(
     network: SpikingNetwork, stepping: Stepping
 ) -> tuple[dict[str, nir.NIRNode], list[tuple[str, str]]]:
-    """Return the nodes and edges of all memories."""
+    """Return the nodes and edges of all memories; their names begin with those of the layers."""
     check_spiking(network)
+    names = network.host.node_names
+    check_names(names)
     nodes: dict[str, nir.NIRNode] = {}
     edges: list[tuple[str, str]] = []
-    for number, memory in enumerate(network.memories):
+    for name, memory in zip(names, network.memories, strict=False):
         if memory is None:
             continue
-        name = f"layer{number}"
-        nodes |= _memory_nodes(name, memory, network, stepping)
+        of_memory = _memory_nodes(name, memory, network, stepping)
+        if taken := sorted(set(of_memory) & set(nodes)):
+            raise _taken(taken[0])
+        nodes |= of_memory
         edges += [
             (f"{name}_input", f"{name}_memory_input"),
             (f"{name}_memory_input", f"{name}_memory"),

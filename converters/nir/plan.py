@@ -34,7 +34,7 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network
-from lmu_deploy.core.graph.transforms import named_layers
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer
 from lmu_deploy.core.validation import check_choice, check_number
 
@@ -73,8 +73,8 @@ def is_whole(layer: LMULayer | LSTMLayer) -> bool:
     )
 
 
-def segments(network: LMUNetwork, names: Sequence[str]) -> list[Segment]:
-    """Divide a network, whose layers and readout have these names, into segments.
+def segments(network: LMUNetwork) -> list[Segment]:
+    """Divide a network into segments.
 
     Raises
     ------
@@ -83,6 +83,7 @@ def segments(network: LMUNetwork, names: Sequence[str]) -> list[Segment]:
     """
     found: list[Segment] = []
     first: int | None = None
+    names = network.node_names
 
     def add(first: int, last: int, has_readout: bool) -> None:
         into = "input" if first == 0 else f"{names[first]}_input"
@@ -121,10 +122,10 @@ def left_to_host(network: Network | LMUNetwork) -> list[str]:
         Such as "lmu_1: 212 hidden units (tanh)"; empty if the graph is the whole network.
     """
     try:
-        network, names = named_layers(network, "export to nir")
+        network = as_layers(network, "export to nir")
     except InputError:
         return []
-    parts = []
+    parts, names = [], network.node_names
     for name, layer in zip(names, network.layers, strict=False):
         if is_whole(layer):
             continue

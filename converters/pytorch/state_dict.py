@@ -131,7 +131,8 @@ def read_pytorch_lmu(path: Path | str, options: dict[str, str] | None = None) ->
     if ignored:
         left_out = f"{', '.join(ignored)} (option ignore)"
         network = replace(network, provenance={**network.provenance, "left out": left_out})
-    return Network.from_layers(network, [f"{name}_" if name == INPUT else name for name in names])
+    own = tuple(f"{name}_" if name == INPUT else name for name in names)
+    return Network.from_layers(replace(network, names=own))
 
 
 def _read_archive(path: Path) -> tuple[Group, dict[str, str]]:

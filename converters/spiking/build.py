@@ -61,6 +61,7 @@ def build_memory(
     place: str,
     progress: Progress | None = None,
     shares: int = 1,
+    position: str = "",
 ) -> Built:
     """Lower one memory, and calibrate it on each chip.
 
@@ -79,6 +80,8 @@ def build_memory(
         Called with (calibration steps done, steps in total).
     shares : int
         Values of each input in a presentation.
+    position : str
+        See :class:`converters.spiking.device.Block`.
 
     Raises
     ------
@@ -107,6 +110,7 @@ def build_memory(
         memory.order,
         place=place,
         fan_in=recipe.fan_in,
+        position=position,
     )
     chips = []
     for one in recipes:

@@ -34,7 +34,10 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import DAMAGED, atomic_write, check_file
+from lmu_deploy.core.integer.parts import Place
+from lmu_deploy.core.network import default_names
 from lmu_deploy.core.spiking.chip import NeuronModel, Populations
+from lmu_deploy.core.spiking.network import SpikingNetwork
 
 GROUP = "lmu_deploy.devices"
 VIRTUAL = "virtual"
@@ -48,18 +51,22 @@ class Block:
     Attributes
     ----------
     place : str
-        Place in the network, such as ``layer0/memory``; a board keeps the neurons of a place.
+        Place in the network, such as ``lmu_1/memory``; a board keeps the neurons of a place.
     populations : Populations
     model : NeuronModel
         The intended neuron; its units are threshold and rheobase current.
     dt_ms : float
         Duration of a step, milliseconds.
+    position : str
+        In a chain of layers the place if no layer had a name, such as ``layer0/memory``: sessions
+        of version 0.1 have it as their place, and virtual chips derive their mismatch from it.
     """
 
     place: str
     populations: Populations
     model: NeuronModel
     dt_ms: float
+    position: str = ""
 
     @property
     def gains(self) -> np.ndarray:
@@ -74,6 +81,13 @@ class Block:
     def currents(self, drive: np.ndarray) -> np.ndarray:
         """Return the intended currents for drives (..., states), shape (..., states, neurons)."""
         return np.asarray(self.biases + self.gains * drive[..., None])
+
+
+def block_of(network: SpikingNetwork, number: int, part: str, populations: Populations) -> Block:
+    """Return populations of a part of a layer, as they are programmed for a network."""
+    position = Place(default_names(len(network.memories))[number], part)
+    place = network.place(number, part)
+    return Block(str(place), populations, network.neuron, network.dt_ms, str(position))
 
 
 class Driven(Protocol):
@@ -422,8 +436,9 @@ class RecordedDevice(NeuronDevice):
             )
         number, found = self._next, self.runs[self._next]
         self._next += 1
+        of_position = found.place == block.position
         for what, theirs, ours in (
-            ("place", found.place, block.place),
+            ("place", found.place, block.position if of_position else block.place),
             ("step in milliseconds", found.dt_ms, block.dt_ms),
             ("populations and neurons", found.gains.shape, block.gains.shape),
             ("steps, trials and states", found.drive.shape, drive.shape),

@@ -39,7 +39,8 @@ from converters.spiking.units import build_units
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.graph.transforms import as_layers
-from lmu_deploy.core.network import LMULayer, LMUNetwork
+from lmu_deploy.core.integer.parts import Place
+from lmu_deploy.core.network import LMULayer, LMUNetwork, default_names
 from lmu_deploy.core.plugins import make_plugin, plugin_names
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Calibration
@@ -76,13 +77,15 @@ def build_networks(
     reaching = memory_inputs(network, inputs)
     on_chip = recipes[0].neurons_per_unit > 0
     total, number = sum(u is not None for u in reaching) + on_chip, 0
+    names, numbered = network.node_names, default_names(len(network.layers))
     for index, (layer, u) in enumerate(zip(network.layers, reaching, strict=True)):
         if not isinstance(layer, LMULayer) or u is None:
             for of_chip in memories:
                 of_chip.append(None)
             continue
-        place, shown = f"layer{index}/memory", part(progress, number, total)
-        built = build_memory(recipes, layer.memory, u, number, place, shown)
+        place, position = (str(Place(each[index], "memory")) for each in (names, numbered))
+        shown = part(progress, number, total)
+        built = build_memory(recipes, layer.memory, u, number, place, shown, position=position)
         for chip, memory in enumerate(built.memories()):
             memories[chip].append(memory)
             fits[chip].append(built.fits[chip])

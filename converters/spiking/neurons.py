@@ -321,7 +321,7 @@ class VirtualDevice(NeuronDevice):
         """Return the populations of a block as they are on this chip."""
         if self.seed is None:
             return block.populations
-        rng = np.random.default_rng([self.seed, *block.place.encode()])
+        rng = np.random.default_rng([self.seed, *(block.position or block.place).encode()])
         of = self.device
         return with_mismatch(block.populations, of.mismatch, rng, of.tau_mismatch)
 
@@ -351,8 +351,8 @@ class Chip(PopulationSizes):
     order : int
     board : NeuronDevice, optional
         What is measured in place of a virtual chip.
-    place : str
-        Place of the populations in the network.
+    place, position : str
+        Of the populations in the network; see :class:`Block`.
     """
 
     populations: Populations
@@ -364,6 +364,7 @@ class Chip(PopulationSizes):
     board: NeuronDevice | None = None
     place: str = ""
     fan_in: int = 0
+    position: str = ""
 
     @property
     def limit(self) -> int:
@@ -373,7 +374,7 @@ class Chip(PopulationSizes):
     @property
     def block(self) -> Block:
         """What is programmed on the device."""
-        return Block(self.place, self.populations, self.model, self.dt_ms)
+        return Block(self.place, self.populations, self.model, self.dt_ms, self.position)
 
     def neurons(self, copies: int, rng: np.random.Generator) -> Driven:
         """Start copies of the neurons, whose spikes of a step are known before the next."""

@@ -56,7 +56,7 @@ DAMAGED = (
 )
 """Exceptions that NumPy and zipfile raise when they read a damaged file."""
 
-_NOT_COUNTED = ("provenance", "task")
+_NOT_COUNTED = ("provenance", "task", "names")
 
 
 def save(instance: Any, path: Path | str) -> None:
@@ -151,8 +151,8 @@ def fingerprint(instance: Any) -> str:
     Returns
     -------
     str
-        64 hexadecimal digits. Provenance and the name of the task are excluded, because they do
-        not affect what the network computes.
+        64 hexadecimal digits. Provenance, the name of the task and the names of layers are
+        excluded, because they do not affect what the network computes.
     """
     tree, tensors = to_tree(instance)
     digest = hashlib.sha256(json.dumps(_without(tree), sort_keys=True).encode())

@@ -22,6 +22,7 @@ from itertools import pairwise
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import LATER
 from lmu_deploy.core.legendre import DISCRETIZERS, discretize
 from lmu_deploy.core.representation import Part, Representation, Summary, counted
 from lmu_deploy.core.validation import (
@@ -29,6 +30,7 @@ from lmu_deploy.core.validation import (
     check_choice,
     check_flag,
     check_integer,
+    check_node_name,
     check_number,
     check_provenance,
     check_text,
@@ -304,6 +306,8 @@ class LMUNetwork(Representation):
         Name of the task on which it was trained.
     provenance : mapping of str to str
         Origin of the network: command, seed, versions, figures.
+    names : tuple of str
+        Names of the layers, and of the readout last; empty where they have none of their own.
 
     Raises
     ------
@@ -316,6 +320,7 @@ class LMUNetwork(Representation):
     return_sequences: bool = False
     task: str | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
+    names: tuple[str, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
         layers = tuple(self.layers)
@@ -339,7 +344,20 @@ class LMUNetwork(Representation):
         if self.task is not None:
             check_text("task", self.task, 200)
         check_flag("return_sequences", self.return_sequences)
-        set_fields(self, layers=layers, provenance=check_provenance(self.provenance))
+        names = tuple(check_node_name(name) for name in self.names)
+        if names and len(names) != len(layers) + 1:
+            raise InputError(
+                f"a network of {counted(len(layers), 'layer')} has {counted(len(names), 'name')}; "
+                "give one for each layer and one for the readout, or none."
+            )
+        if twice := [name for number, name in enumerate(names) if name in names[:number]]:
+            raise InputError(f"two nodes have the name {twice[0]}; each needs its own.")
+        set_fields(self, layers=layers, provenance=check_provenance(self.provenance), names=names)
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        """Names of the layers, and of the readout last: layer0, layer1, ... without own names."""
+        return self.names or tuple(default_names(len(self.layers)))
 
     @property
     def n_in(self) -> int:
@@ -365,7 +383,7 @@ class LMUNetwork(Representation):
             *([] if self.task is None else [f"task {self.task}"]),
         ]
         rows = [("input", "", _shape(self.n_in), "0")]
-        *names, last = default_names(len(self.layers))
+        *names, last = self.node_names
         for name, layer in zip(names, self.layers, strict=True):
             rows.append((name, str(layer), _shape(layer.n_out), f"{layer.n_parameters:,}"))
         answer = _shape(self.n_out) if self.return_sequences else f"({self.n_out})"

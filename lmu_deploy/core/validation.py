@@ -14,6 +14,9 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError
 
+INPUT = "input"
+"""Name of a network's own input, which no node can have."""
+
 
 def set_fields(instance: object, **values: object) -> None:
     """Assign fields of a frozen dataclass; for use in ``__post_init__`` only."""
@@ -73,6 +76,14 @@ def check_text(name: str, value: Any, longest: int = 10_000) -> str:
     if not isinstance(value, str) or len(value) > longest:
         raise InputError(f"{name} must be a string of at most {longest} characters.")
     return value
+
+
+def check_node_name(value: Any) -> str:
+    """Return the name of a node of a network; raise InputError for one that it cannot have."""
+    name = check_text("node name", value, 200)
+    if not name or name == INPUT or not name.isprintable():
+        raise InputError(f"a node cannot have the name {name!r}; choose another.")
+    return name
 
 
 def check_provenance(value: Any) -> dict[str, str]:

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from converters.spiking.device import Block
+from converters.spiking.device import block_of
 from converters.spiking.neurons import VirtualDevice
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity.replay import MOST_NEURONS, Fault
@@ -66,7 +66,8 @@ class ForcedMemory:
     def __init__(self, network: SpikingNetwork, number: int, u: np.ndarray, x: np.ndarray) -> None:
         memory = network.memories[number]
         assert memory is not None
-        self.network, self.memory, self.place = network, memory, f"layer{number}/memory"
+        self.network, self.memory, self.number = network, memory, number
+        self.place = str(network.place(number, "memory"))
         self.x, self.u = x, u
         self.before = np.concatenate([np.zeros_like(x[:, :1]), x[:, :-1]], axis=1)
         self.parts, self.decay = network.steps_per_presentation, network.decay
@@ -123,7 +124,7 @@ class ForcedMemory:
             own = populations.noise_factors
             factors = np.ones(populations.encoders.shape) if own is None else own
             populations = replace(populations, noise_factors=noise * factors)
-        block = Block(self.place, populations, self.network.neuron, self.network.dt_ms)
+        block = block_of(self.network, self.number, "memory", populations)
         rng = np.random.default_rng([seed, copies])
         return VirtualDevice(self.network.device).start(block, copies, rng).step
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from lmu_deploy.core.network import default_names
 from lmu_deploy.fidelity.gate import against_float, against_float_here, in_words, margin_of
 from lmu_deploy.fidelity.schema import (
     Costs,
@@ -333,9 +334,10 @@ def _size_row(name: str, found: Sizes) -> list[str]:
 
 def layers(network: NetworkSummary) -> Table:
     """Build the list of the layers of the network."""
+    numbered = default_names(len(network.layers))  # files of version 0.1 have no names
     rows = [
         [
-            layer.name or f"layer{number}",
+            layer.name or numbered[number],
             layer.kind.upper(),
             str(layer.inputs),
             NOTHING if layer.order is None else f"{layer.channels} {TIMES} {layer.order}",

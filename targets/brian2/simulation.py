@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.network import LMULayer, LSTMLayer
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import CALIBRATION_MARGIN, Populations
@@ -180,14 +181,14 @@ class Pipeline:
     ) -> None:
         self.network, self.samples, self.steps = chips[0], samples, steps
         self.progress = progress
-        self.memories: dict[str, list[SpikingMemory]] = {}
+        self.memories: dict[Place, list[SpikingMemory]] = {}
         for number, memories in enumerate(zip(*(c.memories for c in chips), strict=True)):
             present = [memory for memory in memories if memory is not None]
             if present:
-                self.memories[f"layer{number}/memory"] = present
+                self.memories[self.network.place(number, "memory")] = present
         numbered = list(enumerate(self.memories))
-        self.starts = {name: np.random.default_rng([seed, number]) for number, name in numbered}
-        self.noise = {name: np.random.default_rng([seed, number, 1]) for number, name in numbered}
+        self.starts = {place: np.random.default_rng([seed, i]) for i, place in numbered}
+        self.noise = {place: np.random.default_rng([seed, i, 1]) for i, place in numbered}
         self.units = [chip.units for chip in chips if chip.units is not None]
         self.unit_starts = np.random.default_rng([seed, len(numbered), 2])
         self.chips, self._presented = len(chips), 0
@@ -196,20 +197,20 @@ class Pipeline:
         """Run the next batch on every chip; inputs of shape (samples, steps, n_in)."""
         signal = np.tile(inputs, (self.chips, 1, 1))
         m, h = [signal[:, :, :0]], [signal[:, :, :0]]
-        activities, first, units = {}, not self._presented, None
+        activities, first, units = dict[Place, Activity](), not self._presented, None
         beyond: dict[str, np.ndarray] = {}
         for number, layer in enumerate(self.network.host.layers):
             if isinstance(layer, LSTMLayer):
                 signal = run_lstm(layer, signal)
                 h.append(signal)
                 continue
-            name = f"layer{number}/memory"
+            place = self.network.place(number, "memory")
             if self.units and layer is self.network.host.layers[-1]:
                 recorded = first and self._raster_size(self.units) <= LARGEST_RASTER
                 rng = self.unit_starts
                 units = Units(self.network, self.units, layer, signal, rng, rasters=recorded)
-            host, activities[name] = self._run_layer(name, layer, signal, first, units)
-            beyond[f"{name}/state"] = self._beyond(name, host.m)
+            host, activities[place] = self._run_layer(place, layer, signal, first, units)
+            beyond[f"{place}/state"] = self._beyond(place, host.m)
             m.append(host.m)
             h.append(host.h if units is None else units.h)
             signal = host.output
@@ -220,23 +221,23 @@ class Pipeline:
             y = units.y if readout.bias is None else units.y + readout.bias
         synops = self._synops(activities)
         if units is not None:
-            synops += self._synops_of_units(units, activities[name])
-            activities[name.replace("memory", "hidden")] = units.activity()
+            synops += self._synops_of_units(units, activities[place])
+            activities[Place(place.node, "hidden")] = units.activity()
         shape = (self.chips, *inputs.shape[:2], -1)
         return Batch(
             m=np.concatenate(m, axis=2).reshape(shape),
             h=np.concatenate(h, axis=2).reshape(shape),
             y=y.reshape(shape),
-            events={name: activity.counts for name, activity in activities.items()},
+            events={str(place): activity.counts for place, activity in activities.items()},
             synops=synops,
             beyond=beyond,
-            rasters={n: a.rasters for n, a in activities.items() if a.rasters is not None},
+            rasters={str(p): a.rasters for p, a in activities.items() if a.rasters is not None},
         )
 
     def _run_layer(
-        self, name: str, layer: LMULayer, signal: np.ndarray, first: bool, units: Units | None
+        self, place: Place, layer: LMULayer, signal: np.ndarray, first: bool, units: Units | None
     ) -> tuple[HostLayer, Activity]:
-        memories, host = self.memories[name], HostLayer(layer, signal)
+        memories, host = self.memories[place], HostLayer(layer, signal)
         samples = len(signal) // len(memories)
 
         def observe(step: int, states: np.ndarray) -> None:
@@ -249,22 +250,22 @@ class Pipeline:
             Boundary(host.channels, observe),
             samples=samples,
             steps=self.steps,
-            starts=self.starts[name],
-            noise_seed=int(self.noise[name].integers(2**31)),
+            starts=self.starts[place],
+            noise_seed=int(self.noise[place].integers(2**31)),
             rasters=first and self._raster_size(memories) <= LARGEST_RASTER,
             units=units,
         )
         return host, activity
 
-    def _beyond(self, name: str, m: np.ndarray) -> np.ndarray:
+    def _beyond(self, place: Place, m: np.ndarray) -> np.ndarray:
         by_chip = np.abs(m.reshape(self.chips, -1, m.shape[2]))
-        ranges = np.stack([memory.scales.reshape(-1) for memory in self.memories[name]])
+        ranges = np.stack([memory.scales.reshape(-1) for memory in self.memories[place]])
         return np.count_nonzero(by_chip > CALIBRATION_MARGIN * ranges[:, None], axis=(1, 2))
 
-    def _synops(self, activities: Mapping[str, Activity]) -> np.ndarray:
+    def _synops(self, activities: Mapping[Place, Activity]) -> np.ndarray:
         synops = np.zeros(self.chips, np.int64)
-        for name, activity in activities.items():
-            for chip, memory in enumerate(self.memories[name]):
+        for place, activity in activities.items():
+            for chip, memory in enumerate(self.memories[place]):
                 synops[chip] += activity.by_neuron[chip] @ memory.synapses
         return synops
 

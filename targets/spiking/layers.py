@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.network import LMULayer, LSTMLayer
 from lmu_deploy.core.spiking.loihi import LoihiMemory, LoihiNetwork
 from targets.base import LARGEST_RASTER
@@ -221,12 +222,12 @@ class Outcome:
         """Add the activity of one memory."""
         sizes = {kind: len(counts) for kind, counts in done.by_neuron.items()}
         for kind in KINDS:
-            name = f"{job.name}/{kind}"
+            name = str(Place(job.name, kind))
             self.neurons[name], self.events[name] = sizes[kind], done.counts[kind]
             if kind in done.rasters:
                 self.rasters[name] = done.rasters[kind]
         for place, count in done.saturations.items():
-            self.saturations[f"{job.name}/{place}"] = count
+            self.saturations[str(Place(job.name, place))] = count
         self.synops += done.synops(job.memory)
 
 
@@ -254,7 +255,9 @@ def run_layers(
             continue
         memory = network.memories[number]
         assert memory is not None  # a LoihiNetwork has one for every LMU layer
-        job = Job(f"layer{number}", memory, layer, signal, network.steps_per_presentation)
+        job = Job(
+            network.host.node_names[number], memory, layer, signal, network.steps_per_presentation
+        )
         done = run_job(job)
         outcome.add(job, done)
         host = observed(layer, signal, done.states * memory.state_unit)

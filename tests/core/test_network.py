@@ -1,15 +1,29 @@
 """LMUNetwork: sizes, parameter counts, validation of every field."""
 
+import json
 from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import HEADER, load, save
+from lmu_deploy.core.graph.network import Network, Node, layer_operator
+from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.legendre import discretize
-from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
+from lmu_deploy.core.network import (
+    FLOAT_CLASSES,
+    Hidden,
+    LMULayer,
+    LMUNetwork,
+    LSTMLayer,
+    Memory,
+    Readout,
+)
 
 MEMORY = Memory.legendre(3, 9.0, channels=2)
 HIDDEN = Hidden(np.ones((6, 4)), np.ones((5, 4)), np.ones((4, 4)), np.ones(4), "tanh")
@@ -119,6 +133,11 @@ WRONG = {
     "flag": (NETWORK, {"return_sequences": "yes"}, "give true or false"),
     "task": (NETWORK, {"task": 7}, "task must be a string"),
     "task too long": (NETWORK, {"task": "x" * 201}, "at most 200"),
+    "too few names": (NETWORK, {"names": ("a", "b")}, "a network of 2 layers has 2 names"),
+    "one name twice": (NETWORK, {"names": ("a", "b", "a")}, "two nodes have the name a"),
+    "name of the input": (NETWORK, {"names": ("input", "b", "c")}, "the name 'input'"),
+    "name with a break": (NETWORK, {"names": ("a\n", "b", "c")}, "cannot have the name"),
+    "number as a name": (NETWORK, {"names": (0, 1, 2)}, "node name must be a string"),
     "provenance": (NETWORK, {"provenance": ["a"]}, "provenance must map"),
     "provenance value": (NETWORK, {"provenance": {"seed": 1}}, "provenance seed must be a string"),
     "provenance key": (NETWORK, {"provenance": {1: "seed"}}, "provenance key must be a string"),
@@ -129,6 +148,34 @@ WRONG = {
 def test_wrong_field_is_rejected_by_name(part, change, message):
     with pytest.raises(InputError, match=message):
         replace(part, **change)
+
+
+def test_layers_keep_their_names_in_graphs_and_files_and_compute_the_same(tmp_path):
+    named = replace(NETWORK, names=("lmu_1", "block.0", "answer"))
+    assert NETWORK.node_names == ("layer0", "layer1", "readout")
+    assert named.node_names == named.names
+    graph = Network.from_layers(named)
+    assert [node.name for node in graph.nodes] == ["lmu_1", "block.0", "last", "answer"]
+    assert as_layers(graph, "test").names == named.names
+    assert as_layers(Network.from_layers(NETWORK), "test").names == ()
+    assert named.fingerprint() == NETWORK.fingerprint()
+    save(named, tmp_path / "n.safetensors")
+    assert load(tmp_path / "n.safetensors", FLOAT_CLASSES).names == named.names
+
+
+def test_files_from_before_layers_had_names_load(tmp_path):
+    path = tmp_path / "n.safetensors"
+    save(NETWORK, path)
+    header = json.loads(safe_open(path, "numpy").metadata()[HEADER])
+    assert header["root"]["fields"].pop("names") == []
+    save_file(load_file(path), path, metadata={HEADER: json.dumps(header)})
+    assert load(path, FLOAT_CLASSES).node_names == ("layer0", "layer1", "readout")
+
+
+def test_a_readout_that_a_graph_lacks_gets_a_name_that_is_free():
+    plain = replace(LAYER, hidden=None, hidden_encoders=None)
+    graph = Network((Node("readout", layer_operator(plain), ("input",)),), (5,), "readout")
+    assert as_layers(graph, "test").names == ("readout", "readout_")
 
 
 @given(data=st.data())

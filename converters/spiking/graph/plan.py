@@ -33,6 +33,7 @@ from lmu_deploy.core.graph.pointwise import Activation, Add, Concat
 from lmu_deploy.core.graph.recurrent import SimpleRNN
 from lmu_deploy.core.graph.time import Reduce
 from lmu_deploy.core.graph.transforms import as_layers, fold, with_logits
+from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.network import LMULayer, Memory
 from lmu_deploy.core.spiking.ensembles import ONE
 from lmu_deploy.hardware.profile import AnalogProfile, load_profile
@@ -384,8 +385,12 @@ def expanded(network: Network) -> Network:
 
 def _parts(node: Node) -> list[Node]:
     operator, name = node.operator, node.name
+
+    def part(kind: str) -> str:
+        return str(Place(name, kind))
+
     if isinstance(operator, LinearMemory) and operator.activation is not None:
-        dense, units = f"{name}/given", f"{name}/encoder"
+        dense, units = part("given"), part("encoder")
         plain = LinearMemory(operator.memory, np.eye(operator.memory.channels))
         return [
             Node(dense, Dense(operator.encoders, operator.bias), node.inputs),
@@ -395,15 +400,15 @@ def _parts(node: Node) -> list[Node]:
     if not isinstance(operator, LMU) or operator.feeds_back:
         return [node]
     own = LinearMemory(operator.memory, operator.input_encoders, operator.memory_bias)
-    memory = Node(f"{name}/memory", own, node.inputs)
+    memory = Node(part("memory"), own, node.inputs)
     if operator.hidden is None:
         return [memory]
     nodes, before = [memory], memory.name
     if operator.hidden_takes_input:
-        before = f"{name}/given"
+        before = part("given")
         nodes.append(Node(before, Concat(), (memory.name, *node.inputs)))
     cell = operator.hidden
     if not isinstance(cell, SimpleRNN) or cell.recurrent_kernel is not None:
-        return [*nodes, Node(f"{name}/hidden", cell, (before,))]
-    drive = Node(f"{name}/drive", Dense(cell.kernel, cell.bias), (before,))
-    return [*nodes, drive, Node(f"{name}/hidden", cell.activation, (drive.name,))]
+        return [*nodes, Node(part("hidden"), cell, (before,))]
+    drive = Node(part("drive"), Dense(cell.kernel, cell.bias), (before,))
+    return [*nodes, drive, Node(part("hidden"), cell.activation, (drive.name,))]

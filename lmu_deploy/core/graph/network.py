@@ -6,7 +6,7 @@ Feedback exists only inside an operator, so that whole sequences can be computed
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,11 +20,11 @@ from lmu_deploy.core.graph.operator import Operator, Shape
 from lmu_deploy.core.graph.pointwise import Activation, Add, Concat, Multiply
 from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
 from lmu_deploy.core.graph.time import Delay, Mask, Pool, Reduce, Reverse, RunningMean
-from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer, Memory, default_names
+from lmu_deploy.core.network import LMULayer, LMUNetwork, LSTMLayer, Memory
 from lmu_deploy.core.representation import Part, Representation, Summary, counted
-from lmu_deploy.core.validation import check_integer, check_text, set_fields
+from lmu_deploy.core.validation import INPUT as INPUT
+from lmu_deploy.core.validation import check_integer, check_node_name, check_text, set_fields
 
-INPUT = "input"
 OPERATORS: tuple[type[Operator], ...] = (
     Dense, Affine, Conv1d, Conv2d, Embedding,
     Activation, Add, Multiply, Concat,
@@ -53,9 +53,7 @@ class Node(Part):
     inputs: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        name = check_text("node name", self.name, 200)
-        if not name or name == INPUT or not name.isprintable():
-            raise InputError(f"a node cannot have the name {name!r}; choose another.")
+        name = check_node_name(self.name)
         if not isinstance(self.operator, OPERATORS):
             kind = type(self.operator).__name__
             raise InputError(f"node {name}: {kind} is no operator of a network.")
@@ -200,16 +198,9 @@ class Network(Representation):
         return Summary(facts, ("node", "operator", "inputs", "output shape", "parameters"), rows)
 
     @classmethod
-    def from_layers(cls, network: LMUNetwork, names: Sequence[str] = ()) -> Network:
-        """Return the graph of a network of LMU and LSTM layers one behind the other.
-
-        Parameters
-        ----------
-        network : LMUNetwork
-        names : sequence of str
-            Names of the layers, and of the readout last.
-        """
-        names = names or default_names(len(network.layers))
+    def from_layers(cls, network: LMUNetwork) -> Network:
+        """Return the graph of a network of LMU and LSTM layers one behind the other."""
+        names = network.node_names
         nodes: list[Node] = []
         before = INPUT
         for name, layer in zip(names, network.layers, strict=False):

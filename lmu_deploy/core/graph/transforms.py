@@ -193,6 +193,7 @@ def as_layers(network: Network | LMUNetwork, command: str) -> LMUNetwork:
     -------
     LMUNetwork
         Without a softmax or sigmoid at the end, which `provenance` records: its outputs are logits.
+        A layer has the name of its first node, the readout that of its last.
 
     Raises
     ------
@@ -200,16 +201,8 @@ def as_layers(network: Network | LMUNetwork, command: str) -> LMUNetwork:
         When the graph has another form; the message names every node that does not fit, why, and
         what could stand in its place.
     """
-    return named_layers(network, command)[0]
-
-
-def named_layers(network: Network | LMUNetwork, command: str) -> tuple[LMUNetwork, list[str]]:
-    """Return a network as :func:`as_layers` does, and the names of its layers and readout.
-
-    A layer has the name of its first node, the readout that of its last.
-    """
     if isinstance(network, LMUNetwork):
-        return network, default_names(len(network.layers))
+        return network
     network = with_logits(network)
     chain = _Chain(fold(network).nodes)
     form = _FORMS.get(command, "layer")
@@ -227,14 +220,18 @@ def named_layers(network: Network | LMUNetwork, command: str) -> tuple[LMUNetwor
             "put one before the readout."
         )
     readout = chain.readout or _identity(chain.layers[-1])
-    layers = LMUNetwork(
+    readout_name = chain.readout_name
+    while readout_name in chain.names:  # the network has no readout of its own
+        readout_name += "_"
+    own_names = [*chain.names, readout_name]
+    return LMUNetwork(
         tuple(chain.layers),
         Readout(readout.kernel, readout.bias),
         network.return_sequences,
         network.task,
         dict(network.provenance),
+        () if own_names == default_names(len(chain.layers)) else tuple(own_names),
     )
-    return layers, [*chain.names, chain.readout_name]
 
 
 _DECISIONS = ("softmax", "sigmoid")

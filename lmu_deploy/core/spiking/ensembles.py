@@ -17,6 +17,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import INPUT, Network
 from lmu_deploy.core.graph.pointwise import Activation
+from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.network import LMULayer, LMUNetwork
 from lmu_deploy.core.representation import Part, Representation, Summary, counted
 from lmu_deploy.core.spiking.chip import NOISY_KINDS, Device, NeuronModel
@@ -72,6 +73,16 @@ class Hosted:
     def steps_per_presentation(self) -> int:
         """Number of chip steps per step of the task."""
         return round(self.presentation_ms / self.dt_ms)
+
+
+class Layered(Hosted):
+    """Base class of networks whose layers stand one behind the other."""
+
+    host: LMUNetwork
+
+    def place(self, number: int, part: str) -> Place:
+        """Return the place of a part of a layer, such as the memory."""
+        return Place(self.host.node_names[number], part)
 
 
 def check_type(value: object, expected: type) -> None:

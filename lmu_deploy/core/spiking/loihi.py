@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.network import FLOAT_CLASSES, LMULayer, LMUNetwork
 from lmu_deploy.core.representation import Part, Representation, Summary
 from lmu_deploy.core.spiking.chip import Calibration, check_multiple
-from lmu_deploy.core.spiking.ensembles import Hosted, Synapses, check_memories, check_type
+from lmu_deploy.core.spiking.ensembles import Layered, Synapses, check_memories, check_type
 from lmu_deploy.core.validation import (
     check_array,
     check_flag,
@@ -372,7 +371,7 @@ def fan_outs(groups: Iterable[RelayGroup]) -> dict[str, np.ndarray]:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LoihiNetwork(Hosted, Representation):
+class LoihiNetwork(Layered, Representation):
     """A network with memories on LIF neurons of Loihi and all other parts on the host.
 
     Attributes
@@ -426,9 +425,9 @@ class LoihiNetwork(Hosted, Representation):
     def groups(self) -> Iterator[RelayGroup]:
         """Yield the relays and neurons of each memory with their synapses."""
         for number, memory in enumerate(self.memories):
-            name = f"layer{number}"
             if memory is not None:
-                places = {kind: str(Place(name, kind)) for kind in ("relay", "memory", "input")}
+                kinds = ("relay", "memory", "input")
+                places = {kind: str(self.place(number, kind)) for kind in kinds}
                 inputs = memory.input_weights.reshape(*memory.scales.shape, 1)
                 yield RelayGroup(
                     places["relay"],
@@ -443,19 +442,17 @@ class LoihiNetwork(Hosted, Representation):
         """Return the populations of the network with their states and neurons, as a table."""
         rows = [("input", "", f"{self.n_in:,}", "0")]
         for number, (layer, memory) in enumerate(zip(self.host.layers, self.memories, strict=True)):
-            name = f"layer{number}"
             if memory is None:
+                name = self.host.node_names[number]
                 rows.append((name, f"{layer}, on the host", f"{layer.n_out:,}", "0"))
                 continue
             kind = "LIF neurons and relays"
-            rows.append(
-                (str(Place(name, "memory")), kind, f"{memory.states:,}", f"{memory.size:,}")
-            )
+            place = str(self.place(number, "memory"))
+            rows.append((place, kind, f"{memory.states:,}", f"{memory.size:,}"))
             if isinstance(layer, LMULayer) and layer.hidden is not None:
-                rows.append(
-                    (str(Place(name, "hidden")), "on the host", f"{layer.hidden.units:,}", "0")
-                )
-        rows.append(("readout", "on the host", f"{self.n_out:,}", "0"))
+                place = str(self.place(number, "hidden"))
+                rows.append((place, "on the host", f"{layer.hidden.units:,}", "0"))
+        rows.append((self.host.node_names[-1], "on the host", f"{self.n_out:,}", "0"))
         facts = self.facts(self.neurons, self.profile)
         return Summary(facts, ("population", "kind", "states", "neurons"), rows)
 

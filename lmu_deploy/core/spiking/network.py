@@ -62,7 +62,7 @@ from lmu_deploy.core.spiking.chip import (
     check_rates,
 )
 from lmu_deploy.core.spiking.ensembles import (
-    Hosted,
+    Layered,
     NeuronGroup,
     check_memories,
     check_noise,
@@ -293,7 +293,7 @@ def check_units(units: Any, host: LMUNetwork, memory: Any) -> None:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SpikingNetwork(Hosted, Representation):
+class SpikingNetwork(Layered, Representation):
     """A network with memories on spiking neurons and all other parts on the host.
 
     The hidden units of the last layer and the readout may be on neurons too.
@@ -375,32 +375,34 @@ class SpikingNetwork(Hosted, Representation):
         """Yield memories, units and readout with their numbers of synapses."""
         for number, memory in enumerate(self.memories):
             if memory is not None:
-                neurons, place = memory.populations.neurons, f"layer{number}/memory"
+                neurons, place = memory.populations.neurons, str(self.place(number, "memory"))
                 yield NeuronGroup(place, neurons, memory.fan_in, (memory.weights,), memory=True)
         if (units := self.units) is not None:
-            place, neurons = f"layer{len(self.memories) - 1}/hidden", units.populations.neurons
-            yield NeuronGroup(place, neurons, units.fan_in, (units.drive,))
+            place = str(self.place(len(self.memories) - 1, "hidden"))
+            yield NeuronGroup(place, units.populations.neurons, units.fan_in, (units.drive,))
             read = (units.decoders != 0.0).sum(axis=1)
-            yield NeuronGroup("readout", 0, read, (units.decoders,))
+            yield NeuronGroup(self.host.node_names[-1], 0, read, (units.decoders,))
 
     def summary(self) -> Summary:
         """Return the populations of the network with their states and neurons, as a table."""
         rows = [("input", "", f"{self.n_in:,}", "0")]
         for number, (layer, memory) in enumerate(zip(self.host.layers, self.memories, strict=True)):
-            name = f"layer{number}"
             if memory is None:
+                name = self.host.node_names[number]
                 rows.append((name, f"{layer}, on the host", f"{layer.n_out:,}", "0"))
                 continue
             states = memory.populations.states
             kind = f"{self.neuron.kind} neurons"
-            rows.append((f"{name}/memory", kind, f"{states:,}", f"{memory.neurons:,}"))
+            place = str(self.place(number, "memory"))
+            rows.append((place, kind, f"{states:,}", f"{memory.neurons:,}"))
             if isinstance(layer, LMULayer) and layer.hidden is not None:
                 on_chip = self.units is not None and number == len(self.memories) - 1
                 neurons = self.units.neurons if on_chip and self.units is not None else 0
                 kind = kind if on_chip else "on the host"
-                rows.append((f"{name}/hidden", kind, f"{layer.hidden.units:,}", f"{neurons:,}"))
+                place = str(self.place(number, "hidden"))
+                rows.append((place, kind, f"{layer.hidden.units:,}", f"{neurons:,}"))
         where = "on the host" if self.units is None else "synapses on the chip"
-        rows.append(("readout", where, f"{self.n_out:,}", "0"))
+        rows.append((self.host.node_names[-1], where, f"{self.n_out:,}", "0"))
         facts = self.facts(self.neurons, self.device.profile)
         return Summary(facts, ("population", "kind", "states", "neurons"), rows)
 

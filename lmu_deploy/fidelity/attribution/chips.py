@@ -23,7 +23,7 @@ import numpy as np
 
 from converters.spiking import spike
 from converters.spiking.calibration import Health, examine
-from converters.spiking.device import Block, Driven, NeuronDevice
+from converters.spiking.device import Block, Driven, NeuronDevice, block_of
 from converters.spiking.neurons import ABSENT, Chip, VirtualDevice
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import fingerprint
@@ -131,8 +131,7 @@ def run_hybrid(
             if network.units is not None and layer is network.host.layers[-1]:
                 starts = np.random.default_rng([seed, memories + 1, 2])
                 units = Units(network, [network.units], layer, signal, starts)
-            place = f"layer{number}"
-            _run_spiking(network, memory, host, (seed, memories), seen, units, (device, place))
+            _run_spiking(network, number, host, (seed, memories), seen, units, device)
         else:
             _run_ideal(network, memory, host)
         states.append(host.m)
@@ -172,19 +171,20 @@ def _seen(observe: Observer, number: int) -> Callable[[np.ndarray, np.ndarray], 
 
 def _run_spiking(
     network: SpikingNetwork,
-    memory: SpikingMemory,
+    number: int,
     host: HostLayer,
     seeds: tuple[int, int],
     observe: Callable[[np.ndarray, np.ndarray], None] | None,
     units: Units | None,
-    where: tuple[NeuronDevice, str],
+    device: NeuronDevice,
 ) -> None:
+    memory = network.memories[number]
+    assert memory is not None
     samples, steps, _ = host.m.shape
     noise = np.random.RandomState(int(np.random.default_rng([*seeds, 1]).integers(2**31)))
-    device, layer = where
 
     def started(part: str, populations: Populations, initial: np.random.Generator) -> Driven:
-        block = Block(f"{layer}/{part}", populations, network.neuron, network.dt_ms)
+        block = block_of(network, number, part, populations)
         random: Any = Brian2Random(initial, noise)  # neurons use two of its methods
         return device.start(block, samples, random)
 
@@ -233,7 +233,7 @@ class VirtualChip(VirtualDevice):
             self._populations = {name: found for name, found in own if found is not None}
             return
         self._populations = {
-            f"layer{number}/memory": memory.populations
+            str(network.place(number, "memory")): memory.populations
             for number, memory in enumerate(network.memories)
             if memory is not None
         }
@@ -387,6 +387,7 @@ class Chips:
         found = {}
         for number, memory in enumerate(network.memories):
             if memory is not None:
+                block = block_of(network, number, "memory", memory.populations)
                 chip = Chip(
                     memory.populations,
                     network.neuron,
@@ -395,7 +396,8 @@ class Chips:
                     network.tau_ms,
                     memory.order,
                     board,
-                    f"layer{number}/memory",
+                    block.place,
+                    position=block.position,
                 )
                 seed = [network.calibration.seed, number]
                 found[number] = examine(chip, seed, _DRIVES, repeats=6, windows=4)

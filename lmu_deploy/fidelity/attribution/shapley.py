@@ -307,7 +307,8 @@ class _Game:
             max(device.membrane_noise, device.threshold_noise),
             device.weight_bits,
         )
-        self.neurons = {f"{NEURONS} of layer{number}": number for number in self.runner.layers}
+        names = self.network.host.node_names
+        self.neurons = {f"{NEURONS} of {names[number]}": number for number in self.runner.layers}
         present = [s for s, size in zip(_IMPERFECTIONS.values(), sizes, strict=True) if size > 0]
         self.stages = [list(self.neurons), present]
         damaged = not same_populations(plain, fresh)

@@ -303,7 +303,7 @@ def _repairs(
             left = runner.errors(with_refit(network, refit), runner.layers, runner.device).output
             explained = refit.explained
         share = 1.0 - left**2 / whole**2 if whole else 0.0
-        place = f"layer{layer}/memory/population{state}"
+        place = _population(network, layer, state)
         yield Cause(DAMAGE, place, None, left, max(share, 0.0), explained, None)
 
 
@@ -321,8 +321,12 @@ def _populations(
         left = runner.errors(with_refit(network, refit), runner.layers, runner.device).output
         share = 1.0 - left**2 / whole**2 if whole else 0.0
         if share > _RELEVANT and (parts is None or refit.explained > _RELEVANT):
-            place = f"layer{refit.layer}/memory/population{refit.state}"
+            place = _population(network, refit.layer, refit.state)
             yield Cause(CALIBRATION, place, None, left, share, refit.explained, None)
+
+
+def _population(network: SpikingNetwork, layer: int, state: int) -> str:
+    return f"{network.place(layer, 'memory')}/population{state}"
 
 
 SAMPLES = 32
@@ -449,12 +453,13 @@ def _imperfections(network: SpikingNetwork) -> tuple[bool, bool, bool]:
 def _steps(network: SpikingNetwork, chips: Chips, runner: SpikingAblationRunner) -> Iterator[Step]:
     """Enable one source after another; skip sources that the network does not have."""
     layers = runner.layers
-    places = tuple(f"layer{number}/memory" for number in layers)
+    places = tuple(str(network.place(number, "memory")) for number in layers)
+    names = network.host.node_names
     last, after = _calibrated(chips, runner), runner.reference
     for place, number in enumerate(layers):
         after = runner.errors(last, layers[: place + 1])
         alone = after if place == 0 else runner.errors(last, [number])
-        yield Step(f"{NEURONS} of layer{number}", (places[place],), after, alone)
+        yield Step(f"{NEURONS} of {names[number]}", (places[place],), after, alone)
     neurons, on = after, list[str]()
     for name, source, present in zip(
         ("mismatch", "noise", "bits"), _SOURCES, _imperfections(network), strict=True
@@ -481,7 +486,7 @@ def _steps(network: SpikingNetwork, chips: Chips, runner: SpikingAblationRunner)
 def _units(network: SpikingNetwork, before: Errors, runner: SpikingAblationRunner) -> Step:
     """Enable the units of the last layer and the readout on neurons."""
     after = runner.errors(network, runner.layers)
-    places = (f"layer{runner.layers[-1]}/hidden", "readout")
+    places = (str(network.place(runner.layers[-1], "hidden")), network.host.node_names[-1])
     return Step(UNITS, places, after, added_by(before, after, runner.reference))
 
 

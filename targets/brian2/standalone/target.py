@@ -63,9 +63,10 @@ def run_layers(
         outcome = run_job(job, reported.share)
         reported.finish_memory()
         host = observed(layer, signal, outcome.m)
-        outcomes[f"layer{number}/memory"] = outcome
+        place = str(network.place(number, "memory"))
+        outcomes[place] = outcome
         reached = CALIBRATION_MARGIN * job.memory.scales.reshape(-1)
-        beyond[f"layer{number}/memory/state"] = int(np.count_nonzero(np.abs(host.m) > reached))
+        beyond[f"{place}/state"] = int(np.count_nonzero(np.abs(host.m) > reached))
         m.append(host.m)
         h.append(host.h)
         signal = host.output

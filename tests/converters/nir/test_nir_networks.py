@@ -1,10 +1,13 @@
 """NIR graphs of any linear network: run by an interpreter of NIR's nodes, and read back equal."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from converters.spiking import spike
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.executor import run
 from lmu_deploy.core.graph.frames import FramePool, LayerNorm, Permute, Reshape, Slice
@@ -275,6 +278,27 @@ def test_layers_keep_the_names_of_their_nodes(rng, tmp_path):
     assert [node.name for node in found.nodes] == ["lmu_1", "classes"]
     inputs = rng.normal(size=(2, 12, 2))
     np.testing.assert_array_equal(run(found, inputs), run(network, inputs))
+
+
+def test_graphs_whose_layers_have_their_names_beside_them_alone_are_read(rng):
+    """Version 0.1 wrote the names of layers into the header, and not into the tree."""
+    network = chain(rng)
+    graph = to_nir(network)
+    header = json.loads(graph.metadata["lmu_deploy"])
+    assert header["structure"]["fields"].pop("names") == header["names"] == ["lmu_1", "classes"]
+    graph.metadata["lmu_deploy"] = json.dumps(header)
+    assert [node.name for node in from_nir(graph).nodes] == [n.name for n in network.nodes]
+
+
+def test_memories_on_neurons_have_the_names_of_their_layers(rng):
+    options = {"neurons_per_state": 4, "dt_ms": 2.0, "units": "host"}
+    spiking = spike(chain(rng), rng.normal(size=(5, 10, 2)), **options)
+    graph = to_nir(spiking)
+    assert all(name.startswith("lmu_1_") for name in graph.nodes)
+    assert from_nir(graph).fingerprint() == spiking.fingerprint()
+    slashed = spike(chain(rng, layer="block/lmu"), rng.normal(size=(5, 10, 2)), **options)
+    with pytest.raises(InputError, match="node block/lmu has a slash in its name"):
+        to_nir(slashed)
 
 
 def test_names_of_layers_that_nir_cannot_hold_are_refused(rng):

@@ -37,6 +37,7 @@ from targets.brian2 import Brian2Target
 ORDER, STEPS = 4, 12
 SETTINGS = {"neurons_per_state": 20, "presentation_ms": 20.0, "units": "host", "seed": 2}
 LAB = Device("generic-analog", 0, 0.3, 0.05, 6)
+LAB_CHIP = VirtualDevice(LAB, seed=7)
 LIF = NeuronModel("lif", 20.0, 2.0)
 
 
@@ -80,7 +81,7 @@ def error(network, chip, inputs, device):
 def session(network, inputs, tmp_path_factory):
     """Record what calibration drives on a chip whose mismatch nobody but the chip knows."""
     path = tmp_path_factory.mktemp("lab") / "session.npz"
-    recorder = SessionRecorder(VirtualDevice(LAB, seed=7))
+    recorder = SessionRecorder(LAB_CHIP)
     made = spike(network, inputs, device=recorder, weight_bits=6, membrane_noise=0.05, **SETTINGS)
     recorder.save(path)
     return path, made
@@ -97,6 +98,25 @@ def test_a_recorded_session_gives_the_same_weights(network, inputs, session):
     np.testing.assert_array_equal(found.memories[0].weights, made.memories[0].weights)
     assert found.device.board == "session.npz"
     assert found.calibration == made.calibration
+
+
+NAMES = ("lmu_1", "answer")
+
+
+def test_a_session_names_the_layers_of_the_network(network, inputs, session):
+    """The chip is that of a network without names: mismatch depends on the layers' positions."""
+    _, made = session
+    named, recorder = dataclasses.replace(network, names=NAMES), SessionRecorder(LAB_CHIP)
+    found = spike(named, inputs, device=recorder, weight_bits=6, membrane_noise=0.05, **SETTINGS)
+    assert {run.place for run in recorder.runs} == {"lmu_1/memory"}
+    np.testing.assert_array_equal(found.memories[0].weights, made.memories[0].weights)
+
+
+def test_a_session_of_a_version_that_numbered_layers_is_replayed(network, inputs, session):
+    path, made = session
+    assert {run.place for run in RecordedDevice.load(path).runs} == {"layer0/memory"}
+    found = from_file(dataclasses.replace(network, names=NAMES), inputs, path)
+    np.testing.assert_array_equal(found.memories[0].weights, made.memories[0].weights)
 
 
 def test_calibration_from_files_alone_fits_the_chip_in_the_laboratory(network, inputs, session):

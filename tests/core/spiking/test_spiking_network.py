@@ -71,6 +71,14 @@ def test_derived_figures(parts):
     np.testing.assert_array_equal(at_one, expected)
 
 
+def test_populations_have_the_names_of_the_layers_that_they_belong_to(parts):
+    host = dataclasses.replace(parts["host"], names=("lmu_1", "lstm", "answer"))
+    network = SpikingNetwork(**{**parts, "host": host})
+    assert [group.place for group in network.groups()] == ["lmu_1/memory"]
+    shown = [row[0] for row in network.summary().rows]
+    assert shown == ["input", "lmu_1/memory", "lmu_1/hidden", "lstm", "answer"]
+
+
 def test_synapses_of_weight_zero_are_not_counted(parts):
     memory = parts["memories"][0]
     weights = memory.weights.copy()

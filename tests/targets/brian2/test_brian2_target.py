@@ -98,6 +98,15 @@ def test_equals_a_numpy_simulation_spike_for_spike(case, run):
     np.testing.assert_allclose(run.states.m, m, rtol=0, atol=1e-9)
 
 
+def test_events_have_the_names_of_the_layers(case, run):
+    _, inputs, spiking = case
+    host = dataclasses.replace(spiking.host, names=("lmu_1", "answer"))
+    named = Brian2Target().run(dataclasses.replace(spiking, host=host), inputs, seed=4)
+    assert named.neurons.keys() == named.rasters.keys() == {"lmu_1/memory"}
+    np.testing.assert_array_equal(named.events["lmu_1/memory"], run.events["layer0/memory"])
+    assert named.saturations == {"lmu_1/memory/state": run.saturations["layer0/memory/state"]}
+
+
 @pytest.mark.parametrize("kind", ["if", "dpi"])
 def test_other_neurons_equal_their_simulations_spike_for_spike(case, kind):
     network, inputs, _ = case

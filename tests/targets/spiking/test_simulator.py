@@ -213,6 +213,22 @@ def feedback_network(rng):
     return LMUNetwork((first, lstm, last), Readout(array(2, 2), None))
 
 
+def test_events_have_the_names_of_the_layers(rng):
+    numbered = feedback_network(rng)
+    named = dataclasses.replace(numbered, names=("lmu_1", "lstm", "lmu_2", "answer"))
+    inputs = rng.normal(size=(3, 6, 2))
+    options = {"neurons_per_state": 4, "presentation_ms": 20.0, "tau_ms": 20.0}
+    ours, others = (
+        SpikingTarget().run(loihi_spike(each, inputs, **options), inputs)
+        for each in (named, numbered)
+    )
+    kinds = ("relay", "memory", "input")
+    assert ours.events.keys() == {f"{name}/{kind}" for name in ("lmu_1", "lmu_2") for kind in kinds}
+    for kind in kinds:
+        assert np.array_equal(ours.events[f"lmu_2/{kind}"], others.events[f"layer2/{kind}"]), kind
+    assert "lmu_1/relay/state" in ours.saturations
+
+
 def test_a_sample_spikes_alone_as_it_does_among_others(rng):
     network = feedback_network(rng)
     inputs = rng.normal(size=(5, 12, 2))
