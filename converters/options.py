@@ -320,7 +320,7 @@ class SpikeOptions(PopulationOptions):
         None,
         "Time constant of the synapses of a readout on the chip",
         unit="milliseconds",
-        by_default="0.3 of the time for which an input is shown",
+        by_default="0.3 times the presentation time",
     )
     calibration_samples: int = option(
         CALIBRATION_SAMPLES, "Number of training samples for calibration", low=1, high=1_000_000

@@ -75,7 +75,7 @@ def generate(
     name : str
         Prefix of all public names.
     sparse : bool
-        Whether connections store nonzero weights alone where that takes less room.
+        Whether connections store only nonzero weights where that takes less memory.
     pack : bool
         Whether connections whose weights have at most 4 bits store two in a byte.
 

@@ -172,7 +172,7 @@ def export(
         To NIR: how the simulator that reads the graph steps; euler, as Norse and snnTorch do, if
         absent.
     sparse : bool
-        To C: store nonzero weights alone, for connections of which that takes less room.
+        To C: store only the nonzero weights of connections where that takes less memory.
     pack : bool
         To C: store two weights in a byte, for connections whose weights have at most 4 bits.
 
@@ -272,7 +272,7 @@ def vectors(
 
     The file is JSON that any language reads: the network with the rule of every population and the
     weights of every edge, and what each computes for some sequences of random messages. Another
-    implementation of docs/reference/integer-semantics.md checks itself with it.
+    implementation of docs/reference/integer-semantics.md can be checked with it.
 
     Parameters
     ----------

@@ -73,9 +73,9 @@ def sweep(
 
     result = sweep(spec, out=out, scheduler=scheduler, workers=workers)
     objectives = read_spec(spec).objectives
-    print(f"{len(result.rows)} trials: {result.done} done, {result.found} of them found finished")
+    print(f"{len(result.rows)} trials: {result.done} done, {result.found} of them earlier")
     for point in sorted(result.front, key=lambda point: point.horizontal):
-        print(f"on the front: {describe(point, objectives)}")
+        print(f"on the Pareto front: {describe(point, objectives)}")
     for row in result.rows:
         if row.record.error:
             print(f"{row.record.status}: {dict(row.trial.varied)}: {row.record.error}")

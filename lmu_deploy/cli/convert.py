@@ -118,7 +118,7 @@ def chip_yield(
         typer.Option(
             metavar="1d,30d,365d",
             help="Ages at which the chips are judged while they drift and lose neurons, in days, "
-            "weeks (w) or years (y). By default they are new.",
+            "weeks (w) or years (y). By default the chips are new.",
         ),
     ] = None,
     temperature: Annotated[
@@ -142,7 +142,7 @@ def chip_yield(
     keep: Annotated[
         float,
         typer.Option(
-            help="With --age: what a chip may lose, in points of accuracy or percent of an NRMSE."
+            help="With --age: largest loss of a chip, in points of accuracy or percent of an NRMSE."
         ),
     ] = 2.0,
     plot: Annotated[
@@ -151,7 +151,7 @@ def chip_yield(
     scheduler: Scheduler = None,
     workers: Annotated[
         int | None,
-        typer.Option(help="Number of processes that run the chips. By default this one does."),
+        typer.Option(help="Number of processes that run the chips. By default this process."),
     ] = None,
 ) -> None:
     """Run a network on many virtual analog chips, before and after calibration of each.

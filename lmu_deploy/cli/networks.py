@@ -69,10 +69,11 @@ def train(
         typer.Option(help="Processes that train together, each with a share of every batch."),
     ] = 1,
     strategy: Annotated[
-        str, typer.Option(help="Of several processes: auto or ddp (distributed data parallel).")
+        str,
+        typer.Option(help="How several processes train: auto or ddp (distributed data parallel)."),
     ] = "auto",
     precision: Annotated[
-        str, typer.Option(help="32, or bf16-mixed for products outside LMU memories in bfloat16.")
+        str, typer.Option(help="Precision: 32, or bf16-mixed (bfloat16 outside LMU memories).")
     ] = "32",
     chip: Annotated[
         str | None,
@@ -206,7 +207,7 @@ def export(
     ] = None,
     sparse: Annotated[
         bool,
-        typer.Option(help="For C: store nonzero weights alone where that takes less room."),
+        typer.Option(help="For C: store only the nonzero weights where that takes less memory."),
     ] = False,
     pack: Annotated[
         bool,
@@ -233,13 +234,13 @@ def vectors(
     file: File,
     out: Out,
     samples: Annotated[int, typer.Option(help="Number of sequences.")] = 2,
-    steps: Annotated[int, typer.Option(help="Number of steps of each.")] = 32,
+    steps: Annotated[int, typer.Option(help="Number of steps of each sequence.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of the inputs.")] = 0,
 ) -> None:
     """Write test vectors of an integer network as JSON: inputs, and every state of every step.
 
-    Another implementation of the integer semantics, in any language, checks itself with them;
-    examples/vectors/check_vectors.py is one of 50 lines.
+    They check other implementations of the integer semantics, in any language;
+    examples/vectors/check_vectors.py is an example of 50 lines.
 
     Example: lmu-deploy vectors digits-int.safetensors --out digits-vectors.json
     """

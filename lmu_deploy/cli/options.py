@@ -33,7 +33,8 @@ Limit = Annotated[
     ),
 ]
 First = Annotated[
-    int | None, typer.Option(help="Number of first test samples, in the order of the file.")
+    int | None,
+    typer.Option(help="Run only so many test samples, the first in the order of the file."),
 ]
 Scheduler = Annotated[
     str | None,

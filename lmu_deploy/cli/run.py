@@ -119,14 +119,15 @@ def validate(
         float,
         typer.Option(
             min=0,
-            help="Seconds on one core for the Shapley values of the sources of each network's "
-            "error; fewer take fewer samples and orders, or analog chips (at most five), 0 none.",
+            help="Time on one core for the Shapley values of each network's sources of error, in "
+            "seconds. A shorter time allows fewer samples, orders or analog chips (at most five); "
+            "0 computes none.",
         ),
     ] = 60.0,
     recording: Annotated[
         list[Path] | None,
         typer.Option(
-            help="File (.npz) that a board or another program recorded of the integer network, to "
+            help="Recording (.npz) of the integer network on a board or in another program, to "
             "judge like a target; repeatable.",
             show_default=False,
         ),

@@ -327,7 +327,7 @@ class Hypotheses:
             one, two = after[c][..., at].copy(), after[d][..., there].copy()
             ratio = float(scales[1] / scales[0])
             after[c][..., at], after[d][..., there] = two * ratio, one / ratio
-            words = f"States {j} and {k} of {self.place} are read exchanged."
+            words = f"The recorded states {j} and {k} of {self.place} are exchanged."
             fault = Fault("read exchanged", self.place, (j, k), words)
             sources = ("row", j), ("row", k)
             yield fault, {each: after[each] - right[each] for each in {c, d}}, sources

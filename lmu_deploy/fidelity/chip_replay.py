@@ -357,8 +357,8 @@ def _blind(place: str, populations: tuple[int, ...]) -> str:
     which = f"population {numbers}" if len(populations) == 1 else f"populations {numbers}"
     which += f" and {more:,} more" if more > 0 else ""
     return (
-        f"Ten times the noise in {which} of {place} would not show in the recorded states: record "
-        "the spikes of a sample, or more samples."
+        f"The recorded states are too few to detect ten times the noise in {which} of {place}: "
+        "record the spikes of a sample, or more samples."
     )
 
 

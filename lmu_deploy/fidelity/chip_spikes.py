@@ -95,7 +95,7 @@ class SynapseTest:
         return [self._of_row(i) for i in wrong[:MOST_NEURONS]]
 
     def _exchanged_drives(self, among: list[int]) -> Iterator[Hypothesis]:
-        """Yield states that are read exchanged: each has the drive of the other."""
+        """Yield states that were exchanged when they were read: each has the drive of the other."""
         parts, order, place = self.hypotheses.parts, self.forced.order, self.forced.place
 
         def drive(i: int) -> np.ndarray:
@@ -108,7 +108,7 @@ class SynapseTest:
                 channel, at = divmod(i, order)
                 off = drive(other) * scales[other] / scales[i] - drive(i)
                 change.setdefault(channel, np.zeros((*off.shape, order)))[..., at] += off
-            words = f"States {j} and {k} of {place} are read exchanged."
+            words = f"The recorded states {j} and {k} of {place} are exchanged."
             yield Fault("read exchanged", place, (j, k), words), change, ()
 
     def _of_row(self, i: int) -> Fault:

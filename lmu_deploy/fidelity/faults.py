@@ -369,7 +369,7 @@ def of_samples(
         return [Fault("samples", "", tuple(wrong[:MOST_NEURONS]), words)]
     steps = {_still_from(recorded, truth, s) for s in wrong}
     if len(steps) == 1 and (step := steps.pop()) is not None:
-        words = f"All populations keep what they hold at step {step}: the target stopped."
+        words = f"All populations keep their values from step {step} on: the target stopped."
         return [Fault("stopped", "", (step,), words)]
     return _not_reset(network, inputs, recorded)
 

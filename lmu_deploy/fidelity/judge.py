@@ -190,7 +190,7 @@ def _beside_states(run: Run, expected: Run, network: IntegerNetwork, count: int)
             continue
         have, need = int(mine[:count].sum()), int(events.sum())
         if have != need:
-            words = f"{name} is said to send {have:,} messages, and its integers are {need:,}."
+            words = f"The run reports {have:,} messages of {name}, and its integers make {need:,}."
             found.append(Fault("events", name, (), words, abs(have - need)))
     recorded = {} if run.states is None else run.states.parts
     missing = [str(p.place) for p in network.on_chip[1:] if str(p.place) not in recorded]

@@ -114,7 +114,7 @@ class Attribution(Strict):
 
     `interaction` is 1 minus the sum of the shares alone, `measured` the target's output error, and
     `unexplained` what the simulation lacks of its square. `parts` are Shapley values with 90 %
-    intervals, over samples or chips; `parts_tied` cannot be told apart from the largest.
+    intervals, over samples or chips; `parts_tied` may be as large as the largest.
     """
 
     samples: int

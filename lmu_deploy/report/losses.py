@@ -39,7 +39,7 @@ from lmu_deploy.report.wording import (
 
 
 def sources(found: Attribution, accuracy: bool) -> Table:
-    """Build the errors by source, in the order of enabling, and their interaction."""
+    """Build the errors by source, in the order of enabling, and what their sum alone lacks."""
     name, unit = ("accuracy", "accuracy") if accuracy else ("nrmse", "NRMSE")
     rows, before, alone = [], found.reference, 0.0
     for step in found.steps:
@@ -61,7 +61,7 @@ def sources(found: Attribution, accuracy: bool) -> Table:
         before = step.after
     change = before.metric - found.reference.metric
     rows.append(
-        ["counted twice (+: missing)", *[NOTHING] * 5, metric_difference(name, change - alone),
+        ["all minus the sum of each alone", *[NOTHING] * 5, metric_difference(name, change - alone),
          share(found.interaction), NOTHING]
     )  # fmt: skip
     whole = None if found.interaction is None else 1.0
@@ -91,7 +91,7 @@ def shapley(found: Attribution) -> list[Table]:
     rows = [["unexplained", share(missing), NOTHING]] if found.unexplained is not None else []
     for source, (part, *bounds) in found.parts.items():
         ends = [share((1.0 - missing) * bound) for bound in bounds if bound is not None]
-        name = f"{source} (compensates others)" if part < 0 else source
+        name = f"{source} (compensates for others)" if part < 0 else source
         rows.append([name, share((1.0 - missing) * part), " to ".join(ends) or NOTHING])
     how = "all subsets" if found.parts_orders is None else f"{found.parts_orders} orders"
     caption = (
@@ -115,26 +115,29 @@ def _over(found: Attribution) -> str:
 
 
 def uncertain(found: Attribution) -> list[str]:
-    """Say which parts cannot be told apart from the largest, or from zero."""
+    """Say which parts may be as large as the largest, and which may be zero."""
     if not found.parts:
         return []
-    over, ranked = _over(found), list(found.parts.items())
+    interval, ranked = f"90{SPACE}% interval over {_over(found)}", list(found.parts.items())
     first, (_, low, _) = ranked[0]
     zero = [name for name, (_, low, high) in ranked if low is None or low <= 0.0 <= (high or 0.0)]
     sentences = []
     if low is None or low <= 0.0:
-        sentences.append(
-            f"No source of error is named as a cause: over {over} the part of each may be zero."
-        )
+        why = f"the {interval} of each part contains zero"
+        why = f"there is no {interval}" if low is None else why
+        sentences.append(f"No source of error is named as a cause, because {why}.")
     elif found.parts_tied:
-        names = ", ".join([first, *found.parts_tied])
+        names = wording.listed([first, *found.parts_tied])
         sentences.append(
-            f"{names[0].upper()}{names[1:]} cannot be told apart: over {over}, the difference of "
-            "their parts of the squared output error may be zero."
+            f"The order of {names} is uncertain: the {interval} of the difference between their "
+            "parts of the squared output error contains zero."
         )
     if zero and first not in zero:
-        names = ", ".join(zero)
-        sentences.append(f"Not named as causes, because their parts may be zero: {names}.")
+        are, parts = ("is", "part") if len(zero) == 1 else ("are", "parts")
+        sentences.append(
+            f"{wording.listed(zero)} {are} not named as a cause, because the {interval} of "
+            f"{'its' if len(zero) == 1 else 'their'} {parts} contains zero."
+        )
     return sentences
 
 
@@ -340,7 +343,7 @@ def _first_cause(attribution: Attribution) -> str | None:
             f"The simulation of this network reproduces an output error of "
             f"{significant(attribution.steps[-1].after.output)}, and the target's is "
             f"{significant(attribution.measured or 0.0)}: {wording.share(unexplained)} of "
-            "its square has another cause than the operations of the network."
+            "its square is caused by something other than the operations of the network."
         )
     cause = attribution.causes[0]
     if cause.source == CALIBRATION:
@@ -350,8 +353,8 @@ def _first_cause(attribution: Attribution) -> str | None:
         )
     if cause.source == DAMAGE:
         return (
-            f"Without damage at {cause.place}, and calibrated again, "
-            f"{wording.share(cause.share)} of the squared output error would be gone."
+            f"Repairing {cause.place} and recalibrating would remove "
+            f"{wording.share(cause.share)} of the squared output error."
         )
     interval = with_interval(attribution, cause)
     if cause.share > 1.0:  # other sources compensate for part of it
@@ -425,7 +428,7 @@ def _summary(found: Attribution, accuracy: bool) -> list[str]:
     if found.interaction is not None:
         sentences.append(
             f"The sources acting alone add up to {wording.share(1.0 - found.interaction)} of the "
-            "squared output error; more than 100 % means that they compensate each other."
+            "squared output error; more than 100 % means that they compensate for each other."
         )
     return sentences
 

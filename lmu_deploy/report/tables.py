@@ -144,9 +144,9 @@ def shipping(fidelity: Fidelity) -> Shipping | None:
     ]
     theirs = wording.metric_value(reference.name, reference.value)
     heads = ("target", "as good as float?", f"{metric} (float: {theirs})")
-    columns = (*heads, "does what its file says?", "fits its chip?")
+    columns = (*heads, "equal to its specification?", "fits its chip?")
     table = Table("What each target satisfies", columns, rows, False)
-    fits = "; fits its chip"  # no reason against it
+    fits = "; fits its chip"  # a verdict's good news is no reason
     reasons = [(name, judged[name][0].removesuffix(fits)) for name in [*worse, *unknown]]
     return Shipping(answer, tone, _rule(fidelity, metric), reasons, table)
 
@@ -174,9 +174,9 @@ def _rule(fidelity: Fidelity, metric: str) -> str:
     if len(margins) == 1:
         within = in_words(margins.pop(), fidelity.reference.metric.name)
     return (
-        f"Yes means that on every target the {metric} is, beyond chance, worse than float's by at "
-        f"most {within}, that everything recorded is what the network file says, and that no limit "
-        "of the chip is exceeded."
+        f"Yes means for every target that the {metric} is at most {within} worse than that of "
+        "float, with statistical confidence; that every recorded value is the one that the network "
+        "file specifies; and that no limit of the chip is exceeded."
     )
 
 

@@ -658,7 +658,7 @@ def test_right_integers_with_other_outputs_or_counts_have_no_tick(network, split
     for run, kind, words in (
         (replace(good, outputs=1.01 * good.outputs), "outputs", "Outputs of 24 samples"),
         (replace(good, outputs=outputs), "outputs", "Outputs of 1 sample, the first of which is"),
-        (replace(good, events=nothing), "events", "input is said to send 0 messages"),
+        (replace(good, events=nothing), "events", "reports 0 messages of input"),
     ):
         specification, faults = examined(run, network, x)
         assert not specification.equal and faults[0].kind == kind

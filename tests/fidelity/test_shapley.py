@@ -211,7 +211,7 @@ def by_seed():
 
 
 def test_two_sources_do_not_swap_between_tuning_seeds_without_a_word(by_seed):
-    """The first two swap here, so that each report has to say that they cannot be told apart."""
+    """The first two swap here, so that each report has to say that their order is uncertain."""
     first = {seed: found.parts.parts[0].source for seed, found in by_seed.items()}
     assert len(set(first.values())) == 2
     for seed, found in by_seed.items():
@@ -219,7 +219,9 @@ def test_two_sources_do_not_swap_between_tuning_seeds_without_a_word(by_seed):
         assert sum(part.share for part in found.parts.parts) == pytest.approx(1.0)
         assert set(first.values()) - {first[seed]} <= set(found.parts.tied)
         (sentence, *_) = uncertain(attribution_entry(found))
-        assert "cannot be told apart: over 5 chips" in sentence or "No source" in sentence
+        assert "is uncertain: the 90\u202f% interval over 5 chips" in sentence or (
+            "No source" in sentence
+        )
 
 
 def test_a_source_whose_interval_contains_zero_is_no_cause(by_seed):

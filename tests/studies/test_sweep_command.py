@@ -236,8 +236,8 @@ def test_the_command_prints_the_results(spec, address, tmp_path, monkeypatch, ca
         main()
     assert not stop.value.code
     out_text, progress = capsys.readouterr()
-    assert "6 trials: 4 done, 0 of them found finished" in out_text
-    assert "on the front: accuracy " in out_text
+    assert "6 trials: 4 done, 0 of them earlier" in out_text
+    assert "on the Pareto front: accuracy " in out_text
     assert (
         "refused: {'quantize.message_bits': 40, 'quantize.slices': 1}: message_bits is 40"
         in out_text

@@ -157,4 +157,4 @@ def test_a_killed_sweep_resumes(folder):
     assert table["seed"] == list(range(TRIALS))
     assert [repr(v) for v in table["metric"]] == [row["metric"] for row in rows]
     assert (folder / "out" / "pareto.svg").is_file()
-    assert f"{TRIALS} trials: {TRIALS} done, {BEFORE} of them found finished" in out
+    assert f"{TRIALS} trials: {TRIALS} done, {BEFORE} of them earlier" in out

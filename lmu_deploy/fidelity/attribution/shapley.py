@@ -16,7 +16,7 @@ stage by stage (Faigle and Kern 1992): neurons of all memories, imperfections of
 calibration, hidden units on neurons. The values are sums over samples, on several chips with
 mismatch, tuning curves, initial membranes and noise of their own, and the interval is over chips.
 
-Two parts cannot be told apart where the interval of their difference contains zero.
+The order of two parts is uncertain where the interval of their difference contains zero.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Parts:
     chips : int or None
         Analog chips, which the intervals are over if there are several; None for integers.
     tied : tuple of str
-        Sources whose parts cannot be told apart from the largest.
+        Sources whose parts may be as large as the largest.
     """
 
     samples: int

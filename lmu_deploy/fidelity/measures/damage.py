@@ -352,7 +352,7 @@ def _of_range(p: Integrators | Pointwise, unit: float) -> list[Fault]:
         return []
     words = (
         f"{what} have {bits} bits and end at {100 * reached:.2g} % of their range: "
-        "their width does not go with their unit."
+        "their width does not match their unit."
     )
     return [Fault(kind, str(p.place), (bits,), words)]
 
