@@ -49,7 +49,7 @@ def narrow(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lowered(tmp_path_factory):
-    """The digits network on a chip with a fifth of mismatch, calibrated and not."""
+    """The digits network on a chip with 20 % mismatch, calibrated and not."""
     folder = tmp_path_factory.mktemp("lowered")
     paths = {name: folder / f"{name}.safetensors" for name in ("static", "none")}
     for name, path in paths.items():

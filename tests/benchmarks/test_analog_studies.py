@@ -1,4 +1,4 @@
-"""The study of one imperfection at a time: it runs at toy size, repeats, and goes on."""
+"""The study of one imperfection at a time: it runs at toy size, repeats, and resumes."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The study of error against neurons: it runs, repeats, and measures slopes rightly."""
+"""The study of error against neurons: it runs, repeats, and measures slopes correctly."""
 
 import numpy as np
 import pytest

@@ -102,7 +102,7 @@ def test_a_damaged_population_is_named_by_its_own_index(explained):
     first = found.causes[0]
     assert (first.source, first.place) == (DAMAGE, f"layer0/memory/population{WORN}")
     assert first.share > 0.5
-    # No healthy population is blamed.
+    # No healthy population is named as a cause.
     assert [c.place for c in found.causes if "population" in c.place] == [first.place]
     assert DAMAGE in REMEDIES
 
@@ -110,7 +110,7 @@ def test_a_damaged_population_is_named_by_its_own_index(explained):
 def test_what_a_new_calibration_would_take_away_is_measured_on_the_chip_that_ran(
     network, inputs, explained
 ):
-    """Its share is that of this chip, calibrated again; a whole chip would promise more."""
+    """Its share is that of this chip, calibrated again; that of an undamaged one is larger."""
     broken, found, chips = explained
     assert [step.source for step in found.steps][-2:] == [DAMAGE, CALIBRATION]
     whole = found.whole.output
@@ -145,7 +145,7 @@ def test_a_healthy_chip_has_no_damage(network, inputs, chip):
 
 
 def test_a_damaged_device_is_explained_through_its_interface(network, inputs):
-    """Neither the device's neurons nor its fault are in the file; only its spikes tell."""
+    """Neither the device's neurons nor its fault are in the file; only its spikes show it."""
 
     class Worn(VirtualDevice):
         def populations(self, block):

@@ -157,7 +157,7 @@ def test_sources_are_separated_and_add_up(samples, full, attributed):
     assert sources == ["neurons of layer0", MISMATCH, NOISE, WEIGHT_BITS]
     assert sum(attributed.shares_in_turn()) == pytest.approx(1.0)
     assert sum(attributed.shares_alone()) + attributed.interaction == pytest.approx(1.0)
-    # The same chip, calibrated on other inputs than it was: what is left is owed to that.
+    # The same chip, calibrated on other inputs than it was: the remaining error is due to that.
     _, inputs, targets = samples
     other = attribute_spiking(
         full, inputs, targets, TASK, samples=8, seed=3, chips=Chips(full, inputs[:9])

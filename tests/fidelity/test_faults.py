@@ -391,7 +391,7 @@ def test_damaged_weights_of_a_file_are_named(network, place, fault):
 
 @pytest.mark.parametrize("realization", ["dense-incremental", "schur", "fir"])
 @pytest.mark.parametrize("part", ["message", "state", "units"])
-def test_widths_that_do_not_go_with_their_unit_are_named(realization, part):
+def test_widths_that_do_not_match_their_unit_are_named(realization, part):
     """The same messages with fewer bits; with the unit of six bits they are no damage."""
     inputs = get_task("digits").load().train.inputs[:64]
     digits = load("examples/models/digits.safetensors")

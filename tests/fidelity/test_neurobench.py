@@ -120,7 +120,7 @@ def test_graded_relays_multiply_and_spikes_add(memory_alone):
     graded = int(run.events["layer0/relay"].sum()) * 8 + int(run.events["layer0/input"].sum()) * 3
     assert found.effective_macs == graded / 5
     assert found.effective_macs + found.effective_acs == pytest.approx(run.synops / 5)
-    # A relay that reaches fewer neurons than the others leaves no telling which one sent.
+    # If a relay reaches fewer neurons than the others, it is not known which relay sent.
     encoders = memory.neurons.encoders.copy()
     encoders[0, 0] = 0
     neurons = replace(memory.neurons, encoders=encoders)

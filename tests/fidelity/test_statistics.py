@@ -51,7 +51,7 @@ def test_bootstrap_equals_resampling_the_arrays(rng):
     assert found != bootstrap_nrmse(*squared_sums(outputs, targets), seed=2)
 
 
-def test_bootstrap_covers_the_truth_about_as_often_as_it_says():
+def test_bootstrap_covers_the_truth_about_as_often_as_stated():
     rng = np.random.default_rng(3)
     hits = 0
     for trial in range(200):

@@ -558,7 +558,7 @@ add(
 
 
 def _training(folder: Path) -> Results:
-    """Train two epochs on few digits, and go on with every weight rounded."""
+    """Train two epochs on few digits, and continue with every weight rounded."""
     config = folder / "config.toml"
     config.write_text("epochs = 2\nsamples = 40\nbatch_size = 20\n", encoding="utf-8")
     return {

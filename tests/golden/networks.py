@@ -1,7 +1,7 @@
 """The networks and inputs of the golden test: the examples, and small ones of every form.
 
 Weights and inputs are drawn from seeds with NumPy's PCG64, whose streams never change; sines are
-avoided, so that no library of mathematics has a say in what is given.
+avoided, so that the inputs do not depend on a mathematics library.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def network():
 
 
 def heard_by(network, profile):
-    """Names of what every neuron hears, in the words of the semantics page, one by one."""
+    """Names of what every neuron receives, as the semantics page defines it, one by one."""
     names = [
         (sender.population, n)
         for sender in loihi_senders(network, profile)
@@ -101,7 +101,7 @@ def test_small_memory_fits_one_core_of_loihi2(network):
         "layer2/memory": 2 * NEURONS,
     }
     # One axon for each sender, of which the three inputs come from outside; the neuron without an
-    # encoder still speaks.
+    # encoder still sends.
     assert core.in_axons == 3 + 8 + 8 * NEURONS
     assert core.out_axons == core.in_axons - 3
 

@@ -191,7 +191,7 @@ def test_placement_respects_limits_and_places_all_neurons(limits):
 
 
 def input_axons(network, cores) -> int:
-    """Axons that the input takes: every core with memory neurons hears all of it."""
+    """Axons that the input takes: every core with memory neurons receives all of it."""
     return network.n_in * sum("layer0/memory" in core.neurons for core in cores)
 
 

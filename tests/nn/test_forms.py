@@ -53,7 +53,7 @@ def disturb(layer, amount=0.2):
 def results(form, layer, x, m, h, lengths, last_only, probe, **options):
     """Run a form, pull `probe` back through it, and give all that came out by name."""
     layer.zero_grad()
-    # a memory at rest that nobody asks the gradient of may be computed another way
+    # a memory at rest without a gradient may be computed in another way
     x, m, h = (t.detach().clone().requires_grad_(t is not m or bool(m.any())) for t in (x, m, h))
     y, m_end, h_end = form(layer.weights(), x, m, h, lengths, last_only, **options)
     if lengths is not None and not last_only:

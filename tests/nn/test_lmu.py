@@ -149,7 +149,7 @@ def test_inference_equals_training_mode_and_repeats(kind, last_only):
 
 
 def test_inference_caches_follow_weight_changes():
-    """What inference keeps between calls is made anew for other weights."""
+    """What inference keeps between calls is computed again for other weights."""
     layer = make("feedback", 1, 96, 64, 90.0, torch.float32)
     x = torch.randn(100, 20, 1)
     with torch.inference_mode():

@@ -52,7 +52,7 @@ def test_better_means_more_accuracy_and_less_error():
     assert metric_change(small, alone).outcome == "no clear change"
 
 
-def test_the_order_of_the_two_only_turns_signs():
+def test_exchanging_the_two_only_changes_signs():
     one, other = accuracy(56, 70), accuracy(48, 80)
     low, high = difference_interval(one, other)
     assert difference_interval(other, one) == pytest.approx((-high, -low))

@@ -91,7 +91,7 @@ def start(folder):
 
 
 def kill_group(process):
-    """Kill a sweep with its scheduler and workers; whoever is left of it is an error."""
+    """Kill a sweep with its scheduler and workers; a process that is left is an error."""
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     deadline = time.monotonic() + 10

@@ -70,7 +70,7 @@ def test_mnist(name, monkeypatch):
             "init": "memory",
         }
     ]
-    # The preset's regularization is for 50,000 images; a thousand cannot bear it.
+    # The preset's regularization is for 50,000 images; it is too strong for a thousand.
     result = _train(
         name,
         "parallel",

@@ -164,7 +164,7 @@ class Delay(Operator):
         return []
 
     def step(self, state: State, *frames: np.ndarray) -> tuple[State, list[np.ndarray]]:
-        """Take a frame and return one of before."""
+        """Take a frame and return an earlier one."""
         waiting: list[Any] = [*state, frames[0]]
         if len(waiting) <= self.steps:
             return waiting, [np.zeros_like(frames[0])]

@@ -435,7 +435,8 @@ class _Stages:
                 )
         if any(self.of_ensembles[each.source] < stage for each in own):
             raise InputError(
-                f"{ensemble.name} needs the host and spikes of before; they must come through it."
+                f"{ensemble.name} needs the host and spikes of an earlier stage; these must come "
+                "through the host."
             )
         return stage
 

@@ -151,7 +151,7 @@ def test_an_architecture_that_does_not_fit_is_refused(tmp_path, change, message)
         changed(tmp_path, change)
 
 
-def test_what_the_chosen_output_needs_not_is_left_out(tmp_path):
+def test_what_the_chosen_output_does_not_need_is_left_out(tmp_path):
     def break_it(layers):
         layers[-2]["config"]["hidden_cell"]["config"]["activation"] = "mish"
 

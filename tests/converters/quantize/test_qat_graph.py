@@ -1,4 +1,4 @@
-"""Graphs in training have the values of their integers, and win back what coarse weights lose."""
+"""Graphs in training have the values of their integers, and recover what coarse weights lose."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_sequences_of_different_lengths_end_where_they_end():
 
 
 @pytest.mark.parametrize(("name", "share"), [("stack", 0.4), ("lstm", 0.75)])
-def test_training_wins_back_what_coarse_weights_lose(name, share, tmp_path):
+def test_training_recovers_what_coarse_weights_lose(name, share, tmp_path):
     net = network(NETWORKS[name])
     x, val, test = (inputs_of(n, 8, seed=n) for n in (96, 32, 40))
     y, y_val, wanted = (executor.run(net, inputs) for inputs in (x, val, test))

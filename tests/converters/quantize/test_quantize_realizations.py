@@ -131,7 +131,7 @@ def test_messages_of_every_width_run(rng, realization, bits):
 @given(data=st.data())
 @pytest.mark.parametrize("realization", [*ROTATED, "fir", "sign-taylor"])
 def test_random_networks_are_approximated_or_refused(networks, realization, data):
-    """Wide integers leave nothing but wiring to go wrong, in stacks without hidden units too."""
+    """With wide integers only a wrong connection causes a large error, in stacks too."""
     network = data.draw(networks)
     if any(isinstance(layer, LSTMLayer) for layer in layered(network).layers):
         return

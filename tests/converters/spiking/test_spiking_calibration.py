@@ -270,7 +270,7 @@ def test_dynamic_calibration_beats_static_beats_none_under_mismatch():
     assert error["static"] < 0.5 * error["none"]
 
 
-def test_dynamic_calibration_makes_up_for_all_of_the_mismatch():
+def test_dynamic_calibration_compensates_all_of_the_mismatch():
     errors = [loop.error(loop.fit("dynamic").weights) for loop in (Loop(40, 0.0), Loop(40, 0.2))]
     assert errors[1] < 1.25 * errors[0]
 

@@ -55,7 +55,7 @@ def case():
 
 @pytest.fixture(scope="module")
 def narrow(case):
-    """Fits of old: nothing but 2 to 10 % of noise about the states, the least regularization."""
+    """Earlier kind of fits: only 2 to 10 % of noise about the states, the least regularization."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("converters.spiking.dynamic.CALIBRATION_MARGIN", 1.0)
         patched.setattr("converters.spiking.dynamic.DYNAMIC_RIDGES", (1e-6,))
@@ -68,7 +68,7 @@ def test_chips_are_stable_when_calibrated_at_the_predicted_deviations(case, narr
     assert np.sum(before > 0.4) >= 4 and before.max() > 5.0
     assert after.max() < 0.08
     assert after.max() < 1.3 * np.median(after)
-    # Whoever looks at forced states alone cannot tell these chips from the others.
+    # Forced states alone do not distinguish these chips from the others.
     assert max(fit.error for fit in narrow) < 2.0 * min(fit.error for fit in narrow)
 
 

@@ -79,7 +79,7 @@ def error(network, chip, inputs, device):
 
 @pytest.fixture(scope="module")
 def session(network, inputs, tmp_path_factory):
-    """Record what calibration drives on a chip whose mismatch nobody but the chip knows."""
+    """Record what calibration drives on a chip whose mismatch only the chip knows."""
     path = tmp_path_factory.mktemp("lab") / "session.npz"
     recorder = SessionRecorder(LAB_CHIP)
     made = spike(network, inputs, device=recorder, weight_bits=6, membrane_noise=0.05, **SETTINGS)
@@ -141,7 +141,7 @@ def test_a_plug_in_board_is_calibrated_through_its_driver_only(network, inputs, 
     assert Board.played >= 30
     assert found.device.board == "Board"
     populations = found.memories[0].populations
-    assert np.all(populations.gain_factors == 1.0)  # nobody knows the board's
+    assert np.all(populations.gain_factors == 1.0)  # those of the board are unknown
     lab = VirtualDevice(LAB, seed=7)
     plain = spike(network, inputs, mismatch=0.0, calibration="none", **SETTINGS)
     assert error(network, found, inputs, lab) < 0.5 * error(network, plain, inputs, lab)

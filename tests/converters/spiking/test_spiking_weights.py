@@ -1,4 +1,4 @@
-"""Weights of few bits: each rounding is made up for by the weights that are still free."""
+"""Weights of few bits: the weights that are still free compensate each rounding."""
 
 import itertools
 
@@ -54,7 +54,7 @@ def test_orthogonal_columns_are_rounded_independently(rng):
 
 
 def test_equal_features_compensate_the_rounding_of_each_other():
-    """Of two equal features, the second takes what the first was rounded by."""
+    """Of two equal features, the second takes the rounding error of the first."""
     products = np.ones((3, 3)) + 1e-9 * np.eye(3)
     found = round_and_refit(np.array([[7.0, 2.4, 2.4]]), 4, products)
     assert found.sum() == pytest.approx(12.0) and round_weights(

@@ -145,7 +145,7 @@ int main(void)
     }
     net_init(&at[0]);
     for (step = 0; step < size[0]; step++) {
-        if (step > 0 && step % size[1] == 0) { /* go on in a copy, and destroy the original */
+        if (step > 0 && step % size[1] == 0) { /* continue in a copy, and destroy the original */
             at[1 - now] = at[now];
             memset(&at[now], 0x5a, sizeof at[now]);
             now = 1 - now;

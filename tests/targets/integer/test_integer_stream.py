@@ -1,7 +1,7 @@
 """A stream of a million steps takes no more memory than a short one, and does not drift.
 
-What its state may differ in from that of a fresh run, which has had the same last inputs, is
-bounded by targets/integer/limit_cycles.py; integer-semantics.md says why they differ at all.
+The difference of its state from that of a fresh run on the same last inputs is bounded by
+targets/integer/limit_cycles.py; integer-semantics.md says why the two differ.
 """
 
 from __future__ import annotations

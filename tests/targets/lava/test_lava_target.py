@@ -205,7 +205,7 @@ def draw_network(rng, n_in, layers, sequences=False):
 
 
 def draw_inputs(rng, samples, steps, n_in):
-    """Normal inputs, a fifth of them zero, one step all zero, a few beyond the format."""
+    """Normal inputs, of which 20 % are zero; one step all zero, a few values beyond the format."""
     inputs = rng.normal(0.0, 0.45, (samples, steps, n_in))
     inputs *= rng.random(inputs.shape) < 0.8
     inputs[:, steps // 2] = 0.0
