@@ -55,7 +55,7 @@ def decode(kind: str, inputs: np.ndarray, known: np.ndarray, seed: int) -> tuple
 
 
 def read_out() -> np.ndarray:
-    """Weights from the states to the window at PLACES, shape (order, places)."""
+    """Return the weights from the states to the window at PLACES, shape (order, places)."""
     return window_decoders(ORDER, np.array(PLACES)).T
 
 

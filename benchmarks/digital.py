@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def configurations(asked: argparse.Namespace) -> list[tuple[str, int, int]]:
-    """All that is asked for; a series' and a delay line's matrices are exact in any width."""
+    """Return what is asked for; matrices of a series and a delay line are exact in any width."""
     found = []
     for realization in asked.realizations:
         exact = realization in ("fir", "sign-taylor")

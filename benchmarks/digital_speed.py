@@ -76,7 +76,7 @@ def timed(work: Callable[[], object]) -> Times:
 
 
 def best(rounds: list[Times]) -> Times:
-    """Least of each clock."""
+    """Return the least of each clock."""
     return Times(min(t.wall for t in rounds), min(t.processor for t in rounds))
 
 

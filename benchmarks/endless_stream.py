@@ -91,7 +91,7 @@ def run(network: IntegerNetwork, steps: int, window: int, seed: int, engine: str
 
 
 def _float_apart(network: IntegerNetwork, inputs: np.ndarray, window: int) -> float:
-    """Distance of the float network's memories from those of a fresh run, over their rms."""
+    """Return the distance of the float memories from those of a fresh run, over their rms."""
     assert network.source is not None
     whole = run_reference(network.source, inputs, record=True).m
     fresh = run_reference(network.source, inputs[:, -window:], record=True).m
@@ -115,7 +115,7 @@ def _bound(memory: MemoryView, window: int, before: np.ndarray, apart: np.ndarra
 
 
 def _memories(stream: Stream) -> list[np.ndarray]:
-    """States of each memory."""
+    """Return the states of each memory."""
     return stream.memories
 
 

@@ -94,7 +94,7 @@ class Norse:
 
 
 def white_noise(steps: int, band: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise of rms 0.3 up to `band` cycles a step, shape (steps,)."""
+    """Return noise of rms 0.3 up to `band` cycles a step, shape (steps,)."""
     frequencies = np.fft.rfftfreq(steps)
     spectrum = rng.standard_normal((2, len(frequencies)))
     spectrum[:, (frequencies > band) | (frequencies == 0.0)] = 0.0
@@ -109,7 +109,7 @@ def memory_network(order: int, theta: float) -> LMUNetwork:
 
 
 def float_case(norse: Norse, order: int, theta: float) -> tuple[float, dict]:
-    """Largest difference of Norse's states from the reference's, relative to the largest state."""
+    """Return the largest difference of Norse's states, relative to the largest state."""
     network = memory_network(order, theta)
     u = white_noise(STEPS, 0.05, np.random.default_rng(order))[:, None]
     found = norse.run(network, u, 1e-3)
@@ -119,7 +119,7 @@ def float_case(norse: Norse, order: int, theta: float) -> tuple[float, dict]:
 
 
 def digits_case(norse: Norse) -> tuple[float, int, int]:
-    """Difference of the states as above, images that get the reference's class, and images."""
+    """Return the difference of the states as above, images with the reference's class, and images."""
     network = as_layers(load_float(MODEL, "nir_agreement"), "nir_agreement")
     layer = network.layers[0]
     assert isinstance(layer, LMULayer)
@@ -139,7 +139,7 @@ def digits_case(norse: Norse) -> tuple[float, int, int]:
 
 
 def simulator(network: SpikingNetwork, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """States, ideal states and spikes at each step of the simulation, by our own neurons."""
+    """Return states, ideal states and spikes at each step, by our own neurons."""
     memory = network.memories[0]
     assert memory is not None
     neurons = LeakyIntegrateAndFire(

@@ -23,7 +23,7 @@ from norse.torch.utils.import_nir import _import_norse_module
 
 
 def module(node: nir.NIRNode, dt: float) -> torch.nn.Module:
-    """Norse's module for a node."""
+    """Return Norse's module for a node."""
     if not isinstance(node, nir.LI):
         return _import_norse_module(node, dt=dt)
     if not np.allclose(node.r, 1.0):

@@ -114,7 +114,7 @@ def now() -> np.ndarray:
 
 
 def updates(samples: int, milliseconds: float) -> float:
-    """Neuron updates that so many samples of so long take."""
+    """Return the neuron updates that so many samples of so long take."""
     return samples * milliseconds * ORDER * NEURONS
 
 

@@ -109,7 +109,7 @@ def measure(
 
 
 def slope(points: Sequence[Point]) -> float:
-    """Slope of log error over log neurons, by least squares, where the memory is stable."""
+    """Return the slope of log error over log neurons, where the memory is stable."""
     stable = [point for point in points if point.error < STABLE]
     if len(stable) < 2:
         return float("nan")

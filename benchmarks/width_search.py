@@ -74,7 +74,7 @@ def run(network: IntegerNetwork, inputs: np.ndarray) -> Run:
 
 
 def score(outputs: np.ndarray, split: Split) -> float:
-    """Accuracy in percent."""
+    """Return the accuracy in percent."""
     return 100.0 * float(np.mean(outputs.argmax(axis=1) == split.targets))
 
 

@@ -99,7 +99,7 @@ def refuse_foreign(path: Path) -> None:
 
 
 def _is_lava_dl(sniff: Sniff) -> bool:
-    """Whether an HDF5 file has the layout of lava-dl: layers by number, with neurons."""
+    """Return whether an HDF5 file has the layout of lava-dl: layers by number, with neurons."""
     other = sniff.is_nir or sniff.holds(b"layer_names")
     if not sniff.head.startswith(HDF5_SIGNATURE) or other:
         return False
@@ -107,18 +107,18 @@ def _is_lava_dl(sniff: Sniff) -> bool:
 
 
 def _is_checkpoint(sniff: Sniff) -> bool:
-    """Whether a file is the index or a shard that `save_weights` of TensorFlow writes."""
+    """Return whether a file is the index or a shard that `save_weights` of TensorFlow writes."""
     name = sniff.path.name
     return name == "checkpoint" or name.endswith(".index") or ".data-0000" in name
 
 
 def _is_own(sniff: Sniff) -> bool:
-    """Whether a .safetensors file holds a representation of lmu_deploy."""
+    """Return whether a .safetensors file holds a representation of lmu_deploy."""
     return sniff.head[8:9] == b"{" and sniff.holds(b'"lmu_deploy":')
 
 
 def _is_old_torch(sniff: Sniff) -> bool:
-    """Whether a file begins with the number that torch wrote before its archives."""
+    """Return whether a file begins with the number that torch wrote before its archives."""
     return _OLD_TORCH in sniff.head[:32]
 
 

@@ -23,7 +23,7 @@ def signal(rng: np.random.Generator) -> np.ndarray:
 
 
 def error(order: int, u: np.ndarray) -> float:
-    """Root mean square error of the decoded window, relative to the window itself."""
+    """Return the root mean square error of the decoded window, relative to the window itself."""
     a_bar, b_bar = discretize(order, THETA)
     m = np.zeros(order)
     for value in u:

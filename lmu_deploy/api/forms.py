@@ -455,7 +455,7 @@ class Beside(Generic[T]):
 
 
 def _states(network: AnyNetwork) -> int:
-    """Values that recording one step of one sample takes."""
+    """Return how many values recording one step of one sample takes."""
     source = float_source(network)
     if source is None:
         return 10_000

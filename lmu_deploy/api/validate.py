@@ -481,7 +481,7 @@ def _write_so_far(
 
 
 def _command_line() -> str:
-    """Repeatable form of what was typed, or the Python call's name."""
+    """Return what was typed in repeatable form, or the name of the Python call."""
     program = Path(sys.argv[0]).name
     if program != "lmu-deploy":
         return "lmu_deploy.validate(...)"

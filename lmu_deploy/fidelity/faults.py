@@ -122,7 +122,7 @@ class Suspect:
         return [self._neuron(i) for i in ranked[:MOST_NEURONS]]
 
     def _values(self) -> Iterator[Test]:
-        """Neurons that do not follow their drive, whatever it is."""
+        """Yield neurons that do not follow their drive."""
         place = str(self.p.place)
         fixed = [i for i in self.neurons if constant(self.recorded[:, i]) is not None]
         if fixed and len(fixed) <= MOST_NEURONS:
@@ -195,7 +195,7 @@ class Suspect:
         return fault, self.predict(self.changed(edge, part))
 
     def _other_messages(self, edge: Edge) -> Iterator[tuple[Fault, np.ndarray]]:
-        """Messages of another width, shift or frame."""
+        """Yield messages of another width, shift or frame."""
         x, source, at = self.messages(edge), str(edge.source), edge.place
         for frames, when in ((1, "late"), (-1, "early")):
             cube = x.reshape(self.replay.samples, -1, x.shape[1])

@@ -353,7 +353,7 @@ def _joined(name: str, items: list[Any], x: Sequences) -> tuple[np.ndarray, np.n
 
 
 def _is_missing(item: Any) -> bool:
-    """Whether an answer is None, NaN or a missing value of pandas."""
+    """Return whether an answer is None, NaN or a missing value of pandas."""
     if np.ndim(item):
         return False
     try:
@@ -389,7 +389,7 @@ def _padding(missing: np.ndarray | None, x: Sequences, every_step: bool) -> np.n
 
 
 def _holds_classes(value: np.ndarray, kind: str | None) -> bool:
-    """Whether floating numbers are labels that a loader gave as floats: whole, and few differ."""
+    """Return whether floating numbers are labels: whole, and few differ."""
     if kind == "regression" or value.ndim != 1 or value.dtype.kind not in "biuf":
         return False
     if not np.isfinite(value).all():

@@ -51,7 +51,7 @@ _READERS = {
 
 
 def is_path(name: str) -> bool:
-    """Whether a name is that of a file or folder with data, and of no built-in task."""
+    """Return whether a name is that of a file or folder with data, and of no built-in task."""
     if name in task_names():
         return False
     path = Path(name)

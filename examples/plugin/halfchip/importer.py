@@ -28,7 +28,7 @@ class HalfChipImporter:
     reads = "halfchip: the chip's own .json"
 
     def recognizes(self, sniff: Sniff) -> bool:
-        """Whether a file begins as the chip's compiler writes it."""
+        """Return whether a file begins as the chip's compiler writes it."""
         return sniff.head.startswith(BEGINNING)
 
     def read(self, path: Path, architecture: Path | None, options: dict[str, str]) -> LMUNetwork:
