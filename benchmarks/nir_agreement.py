@@ -119,7 +119,7 @@ def float_case(norse: Norse, order: int, theta: float) -> tuple[float, dict]:
 
 
 def digits_case(norse: Norse) -> tuple[float, int, int]:
-    """Return the difference of the states as above, images with the reference's class, and images."""
+    """Return the difference of the states, and how many of how many images have the same class."""
     network = as_layers(load_float(MODEL, "nir_agreement"), "nir_agreement")
     layer = network.layers[0]
     assert isinstance(layer, LMULayer)

@@ -236,7 +236,7 @@ class LMUEmitter(CellEmitter[LMU]):
         return self.output_of("Identity", [hidden])
 
     def last(self, *inputs: str) -> str:
-        """Add the last step; the memory goes by blocks if nothing feeds back and nothing recurs."""
+        """Add the last step; the memory runs in blocks if nothing feeds back and nothing recurs."""
         if self.operator.feeds_back or self.recurs:
             return super().last(*inputs)
         (x,) = inputs

@@ -4,7 +4,7 @@ An emitter of this kind has three parts. `project` computes what depends on the 
 the form of whole sequences does for all steps at once; `advance` is one step of the recurrence, the
 body of a Scan there; `answer` is the output, computed for all steps at once where it is no state.
 
-Where nothing feeds back into a linear memory and only its last state is needed, a Scan goes by
+Where nothing feeds back into a linear memory and only its last state is needed, a Scan runs over
 blocks of L steps instead, over :math:`m \leftarrow \bar A^L m + \sum_k \bar A^{L-k} \bar B u_k`,
 which takes a fraction of about 1 / L of the products. Zeros before the sequence, which change
 nothing, make it a whole number of blocks. The powers are computed in float64 by the model itself

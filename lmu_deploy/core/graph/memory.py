@@ -1,6 +1,6 @@
 r"""LinearMemory: the same linear system for every channel of an encoded input.
 
-The forms over whole sequences go by blocks of L steps. With the impulse response
+The forms over whole sequences compute blocks of L steps. With the impulse response
 :math:`g_k = \bar A^k \bar B`, the states in a block that starts after :math:`m_0` are
 
 .. math:: m_k = \bar A^k m_0 + \sum_{j=1}^{k} g_{k-j}\, u_j, \qquad k = 1 \ldots L,

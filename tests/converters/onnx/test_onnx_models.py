@@ -158,7 +158,7 @@ def test_the_trained_network_is_within_the_tolerance(rng):
 @pytest.mark.parametrize("kernel", [True, False])
 @pytest.mark.parametrize("every_step", [True, False])
 def test_a_memory_of_psmnist_size_is_within_the_tolerance(rng, kernel, every_step):
-    """At the last step without a recurrent kernel, the memory goes by blocks."""
+    """At the last step without a recurrent kernel, the memory runs in blocks."""
     recurrent = weights(rng, 64, 64) / 2 if kernel else None
     units = SimpleRNN(weights(rng, 257, 64), recurrent, weights(rng, 64))
     lmu = LMU(Memory.legendre(256, 784.0), np.ones((1, 1)), units, True)
