@@ -1,9 +1,9 @@
 """Time networks as graphs in float64 and the plain loop over steps, in one run.
 
 The example networks for psMNIST are run on the same images by `lmu_deploy.core.graph.executor.run`,
-whose memory is computed in blocks or by its impulse response, and by `lmu_deploy.core.reference`, which
-advances every sample step by step. The outputs must agree to 1e-9. Prints seconds, their ratio, and
-how much the peak of memory grows between half and all of the images. Needs MNIST
+whose memory is computed in blocks or by its impulse response, and by `lmu_deploy.core.reference`,
+which advances every sample step by step. The outputs must agree to 1e-9. Prints seconds, their
+ratio, and how much the peak of memory grows between half and all of the images. Needs MNIST
 (LMU_DEPLOY_DATA).
 
     python benchmarks/reference_speed.py --images 1000
