@@ -193,7 +193,7 @@ def examine(
     known = {library.name: library for library in LIBRARIES}
     wanted = list(known if names is None else names)
     if unknown := sorted(set(wanted) - set(known)):
-        raise InputError(f"doctor knows nothing of {unknown[0]!r}; it knows {', '.join(known)}.")
+        raise InputError(f"doctor cannot check {unknown[0]!r}; choose from {', '.join(known)}.")
     chosen = [library for name, library in known.items() if name in wanted]
     findings = []
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:

@@ -172,7 +172,7 @@ def chip_yield(
         from lmu_deploy.studies.lifetime import lifetime_of_chips
 
         if steps is not None or add:
-            raise InputError("--steps and --add do not go with --age; leave them out.")
+            raise InputError("--steps and --add cannot be combined with --age; leave them out.")
         life = lifetime_of_chips(
             file,
             options,

@@ -189,7 +189,7 @@ def test_the_command_writes_a_record_and_a_plot(tmp_path, capsys, monkeypatch):
     svg = ElementTree.parse(plot).getroot()
     assert len(svg.findall(".//{*}polyline")) == 4
     assert called(*call, *aging, "--steps", "3") == 2
-    assert "do not go with --age" in capsys.readouterr().err
+    assert "cannot be combined with --age" in capsys.readouterr().err
 
 
 def test_a_graph_ages_and_is_calibrated_again():
