@@ -106,7 +106,7 @@ def test_what_the_simulation_does_not_reproduce_is_unexplained_and_has_no_cause(
     assert entry.unexplained == pytest.approx(0.99)
     target = assembled(digits)[0].targets["brian2"]
     found: TargetFidelity = target.model_copy(update={"attribution": entry})
-    assert "another cause than the operations of the network" in first_cause(found)
+    assert "something other than the operations of the network" in first_cause(found)
     assert "largest cause" not in first_cause(found)
     same = target.model_copy(
         update={"attribution": attribution_entry(explained, explained.whole.output)}
