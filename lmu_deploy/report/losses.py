@@ -61,7 +61,7 @@ def sources(found: Attribution, accuracy: bool) -> Table:
         before = step.after
     change = before.metric - found.reference.metric
     rows.append(
-        ["all minus the sum of each alone", *[NOTHING] * 5, metric_difference(name, change - alone),
+        ["total minus sum", *[NOTHING] * 5, metric_difference(name, change - alone),
          share(found.interaction), NOTHING]
     )  # fmt: skip
     whole = None if found.interaction is None else 1.0

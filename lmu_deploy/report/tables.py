@@ -190,7 +190,7 @@ def _specified(found: TargetFidelity) -> str:
         return "not compared"
     if found.specification.blind:
         return "not decided"
-    return "equal" if found.specification.false_alarms is None else "yes, within chance"
+    return "equal" if found.specification.false_alarms is None else "statistically equal"
 
 
 def _fits(found: TargetFidelity) -> str:

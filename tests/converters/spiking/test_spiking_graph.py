@@ -484,7 +484,7 @@ def test_chain_of_one_layer_has_the_memory_of_a_spiking_network(inputs: np.ndarr
     graph = build_graph(plan_graph(one), recipe, samples)
     assert np.array_equal(graph["m1"].connections[0].weights, chain.memories[0].weights)
     fan_in = {group.place: group.fan_in for group in chain.groups()}
-    assert np.array_equal(graph["u1"].fan_in, fan_in["layer0/hidden"])
+    assert np.array_equal(graph["u1"].fan_in, fan_in["m1/hidden"])
 
 
 def test_host_nodes_between_stages_are_reported(inputs: np.ndarray) -> None:
