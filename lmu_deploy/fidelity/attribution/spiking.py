@@ -303,7 +303,7 @@ def _repairs(
             left = runner.errors(with_refit(network, refit), runner.layers, runner.device).output
             explained = refit.explained
         share = 1.0 - left**2 / whole**2 if whole else 0.0
-        place = _population(network, layer, state)
+        place = f"{network.place(layer, 'memory')}/population{state}"
         yield Cause(DAMAGE, place, None, left, max(share, 0.0), explained, None)
 
 
@@ -321,12 +321,8 @@ def _populations(
         left = runner.errors(with_refit(network, refit), runner.layers, runner.device).output
         share = 1.0 - left**2 / whole**2 if whole else 0.0
         if share > _RELEVANT and (parts is None or refit.explained > _RELEVANT):
-            place = _population(network, refit.layer, refit.state)
+            place = f"{network.place(refit.layer, 'memory')}/population{refit.state}"
             yield Cause(CALIBRATION, place, None, left, share, refit.explained, None)
-
-
-def _population(network: SpikingNetwork, layer: int, state: int) -> str:
-    return f"{network.place(layer, 'memory')}/population{state}"
 
 
 SAMPLES = 32
@@ -452,9 +448,8 @@ def _imperfections(network: SpikingNetwork) -> tuple[bool, bool, bool]:
 
 def _steps(network: SpikingNetwork, chips: Chips, runner: SpikingAblationRunner) -> Iterator[Step]:
     """Enable one source after another; skip sources that the network does not have."""
-    layers = runner.layers
+    layers, names = runner.layers, network.host.node_names
     places = tuple(str(network.place(number, "memory")) for number in layers)
-    names = network.host.node_names
     last, after = _calibrated(chips, runner), runner.reference
     for place, number in enumerate(layers):
         after = runner.errors(last, layers[: place + 1])
