@@ -174,8 +174,8 @@ def _rule(fidelity: Fidelity, metric: str) -> str:
     if len(margins) == 1:
         within = in_words(margins.pop(), fidelity.reference.metric.name)
     return (
-        f"Yes means for every target that the {metric} is at most {within} worse than that of "
-        "float, with statistical confidence; that every recorded value is the one that the network "
+        f"Yes means for every target that, with statistical confidence, the {metric} is worse than "
+        f"that of float by at most {within}; that every recorded value is the one that the network "
         "file specifies; and that no limit of the chip is exceeded."
     )
 
