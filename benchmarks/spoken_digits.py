@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -294,6 +295,7 @@ def chip(folder: Path, _: int) -> Rows:
 
 
 ANALOG = [
+    ("trained with noise", "{}"),
     ("mismatch", ">{:.0%}"),
     ("neurons a state", ">{:d}"),
     ("neurons a unit", ">{:d}"),
@@ -305,38 +307,84 @@ ANALOG = [
     ("same answer as float, %", ">{:.2f}"),
     ("units on the host, %", ">{:.2f}"),
 ]
-ANALOG_CASES = [
-    (0.2, 50, 20, "dynamic"),
-    (0.2, 50, 40, "dynamic"),
-    (0.2, 50, 40, "none"),
-]
-"""Mismatch, neurons of a state and of a unit, and calibration."""
 _CHIPS = (1,)
 _CALIBRATED_ON = 80
+_WEIGHT_BITS = 6
 
 
-def on_chip(
-    folder: Path, case: tuple[float, int, int, str], chip_seed: int, limit: int
-) -> dict[str, list[int]]:
+@dataclass(frozen=True)
+class AnalogCase:
+    """A network and the simulated chip that it runs on.
+
+    Attributes
+    ----------
+    noise : bool
+        Whether the network was trained with the noise that such chips show.
+    mismatch : float
+    per_state, per_unit : int
+        Neurons of a state and of a unit.
+    calibration : {"dynamic", "none"}
+    """
+
+    noise: bool
+    mismatch: float
+    per_state: int
+    per_unit: int
+    calibration: str = "dynamic"
+
+    def network(self, folder: Path) -> Network:
+        """Return the network from the folder, trained if it is not there."""
+        if not self.noise:
+            return trained(folder, model="parallel")
+        path = folder / f"{TASK}-parallel-noise-{self.per_state}-{self.per_unit}.safetensors"
+        if not path.is_file():
+            chip = {
+                "profile": "generic-analog",
+                "mismatch": self.mismatch,
+                "neurons_per_state": self.per_state,
+                "neurons_per_unit": self.per_unit,
+                "weight_bits": _WEIGHT_BITS,
+                "calibration_samples": _CALIBRATED_ON,
+                "chips": 1,  # it calibrates for minutes; its seed is none of those below
+            }
+            state = path.with_suffix(".ckpt")
+            ld.train(TASK, "parallel", out=path, checkpoint=state, chip=chip)
+        return load_float(path, "the benchmark")
+
+    def key(self, chip_seed: int, limit: int) -> str:
+        """Return the name under which answers are kept."""
+        chip = (self.mismatch, self.per_state, self.per_unit, self.calibration, chip_seed, limit)
+        return ("noise/" if self.noise else "") + "/".join(map(str, chip))
+
+
+ANALOG_CASES = [
+    AnalogCase(False, 0.2, 50, 20),
+    AnalogCase(False, 0.2, 50, 40),
+    AnalogCase(False, 0.2, 50, 40, "none"),
+    AnalogCase(False, 0.2, 50, 80),
+    AnalogCase(True, 0.2, 50, 40),
+]
+
+
+def on_chip(folder: Path, case: AnalogCase, chip_seed: int, limit: int) -> dict[str, list[int]]:
     """Return the answers of a chip to the first test recordings; the folder keeps them.
 
     Beside them are those of the host, in float, from the memory's states on the chip.
     """
     kept = folder / "analog.json"
     answers = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
-    key = "/".join(map(str, (*case, chip_seed, limit)))
+    key = case.key(chip_seed, limit)
     if key not in answers:
-        mismatch, per_state, per_unit, method = case
-        network = trained(folder, model="parallel")
+        network = case.network(folder)
         neurons = ld.spike(
             network,
             TASK,
-            mismatch=mismatch,
-            neurons_per_state=per_state,
-            neurons_per_unit=per_unit,
-            calibration=method,
+            mismatch=case.mismatch,
+            neurons_per_state=case.per_state,
+            neurons_per_unit=case.per_unit,
+            calibration=case.calibration,
             chip_seed=chip_seed,
-            weight_bits=6,
+            weight_bits=_WEIGHT_BITS,
             calibration_samples=_CALIBRATED_ON,
         )
         test = get_task(TASK).load().test.taken(slice(limit))
@@ -355,17 +403,17 @@ def on_chip(
 def analog(folder: Path, limit: int) -> Rows:
     """Run the parallel network on simulated analog chips of 6-bit weights, calibrated and not."""
     test = get_task(TASK).load().test.taken(slice(limit))
-    wanted = run(trained(folder, model="parallel"), test.inputs).argmax(axis=1)
     rows: Rows = []
     for case in ANALOG_CASES:
+        wanted = run(case.network(folder), test.inputs).argmax(axis=1)
         found = [on_chip(folder, case, seed, limit) for seed in _CHIPS]
         answers = np.array([each["chip"] for each in found])
         shares = [np.mean(wanted == test.targets), np.mean(answers == test.targets)]
         shares.append(np.mean(answers == wanted))
         of_host = [each["host"] for each in found if "host" in each]  # not in earlier records
         host = 100 * float(np.mean(np.array(of_host) == test.targets)) if of_host else None
-        mismatch, per_state, per_unit, method = case
-        row: list[results.Cell] = [mismatch, per_state, per_unit, method, len(_CHIPS), limit]
+        sizes: list[results.Cell] = [case.mismatch, case.per_state, case.per_unit, case.calibration]
+        row: list[results.Cell] = ["yes" if case.noise else "no", *sizes, len(_CHIPS), limit]
         rows.append([*row, *(100 * float(share) for share in shares), host])
     return rows
 
