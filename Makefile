@@ -6,6 +6,9 @@ LAVA := lava-nc==0.10.0
 # Folder of MNIST; tests that need it are skipped if it is absent.
 export LMU_DEPLOY_DATA ?= $(abspath ../shared/data)
 
+# Tests start many processes, which would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test coverage lint docs dist format venv clean
 
 demo: venv  ## train, convert, deploy everywhere, and print the path of the report
