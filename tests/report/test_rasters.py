@@ -31,6 +31,21 @@ def test_dashes_cover_the_events(chip_steps, data):
     assert np.isnan(x[2::3]).all()
 
 
+@given(arrays(np.bool_, (900, 2)))
+def test_dashes_of_many_steps_are_as_long_as_the_shortest_and_do_not_overlap(raster):
+    """Every run of events is covered by a mark of at least three steps, and nothing else is."""
+    raster[0, 0] = True
+    ((x, y, _),) = cells(RasterExcerpt(900, np.arange(2), raster.T.astype(np.int32)), 900)
+    wanted = np.pad(raster, ((0, 4), (0, 0)))
+    begins = raster & ~np.pad(raster, ((1, 0), (0, 0)))[:-1]
+    for later in range(3):
+        wanted[later : later + 900] |= begins
+    drawn = np.zeros((904, 2), int)
+    for begin, end, row in zip(x[::3], x[1::3], y[::3], strict=True):
+        drawn[round(begin) : round(end), int(row)] += 1
+    assert (drawn == wanted).all()
+
+
 def test_shades_follow_the_counts():
     counts = np.array([[0, 1, 2, 8]], np.int32)
     found = [(x[0], s) for x, _, s in cells(RasterExcerpt(400, np.array([3]), counts), 4)]

@@ -55,11 +55,20 @@ def cells(found: RasterExcerpt, steps: int) -> Iterator[tuple[np.ndarray, np.nda
         if not mask.any():
             continue
         row, begin, end = _apart(mask) if bins <= _GAPS_UNTIL else _joined(mask)
-        end = np.maximum(end, begin + _SHORTEST * bins)
+        row, begin, end = _merged(row, begin, np.maximum(end, begin + _SHORTEST * bins))
         nothing = np.full(len(row), np.nan)
         x = np.stack([begin, end, nothing], axis=1).ravel() * (steps / bins)
         y = np.stack([row, row, nothing], axis=1).ravel()
         yield x, y, shade / min(most, _SHADES)
+
+
+def _merged(
+    row: np.ndarray, begin: np.ndarray, end: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Join dashes that overlap, which looks the same."""
+    joined = (row[1:] == row[:-1]) & (begin[1:] <= end[:-1])
+    first, last = np.append(True, ~joined), np.append(~joined, True)
+    return row[first], begin[first], end[last]
 
 
 def _apart(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
