@@ -133,10 +133,12 @@ def uncertain(found: Attribution) -> list[str]:
             "parts of the squared output error contains zero."
         )
     if zero and first not in zero:
-        are, parts = ("is", "part") if len(zero) == 1 else ("are", "parts")
+        names = wording.listed(zero)
+        one = len(zero) == 1
         sentences.append(
-            f"{wording.listed(zero)} {are} not named as a cause, because the {interval} of "
-            f"{'its' if len(zero) == 1 else 'their'} {parts} contains zero."
+            f"{names[0].upper()}{names[1:]} {'is' if one else 'are'} not named as "
+            f"{'a cause' if one else 'causes'}, because the {interval} of "
+            f"{'its' if one else 'each'} part contains zero."
         )
     return sentences
 
