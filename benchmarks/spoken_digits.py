@@ -3,6 +3,7 @@
     python benchmarks/spoken_digits.py accuracy FOLDER --save spoken-digits/accuracy
     python benchmarks/spoken_digits.py speakers FOLDER --save spoken-digits/speakers
     python benchmarks/spoken_digits.py targets FOLDER --save spoken-digits/targets
+    python benchmarks/spoken_digits.py energy FOLDER --save spoken-digits/energy
     python benchmarks/spoken_digits.py stream FOLDER --save spoken-digits/stream
     python benchmarks/spoken_digits.py chip FOLDER --save spoken-digits/cortex-m4
     python benchmarks/spoken_digits.py analog FOLDER --save spoken-digits/analog
@@ -174,6 +175,32 @@ def targets(folder: Path, limit: int) -> Rows:
             compared += values.size
         score = 100 * get_task(TASK).score(found.outputs, some.targets)
         rows.append([name, count, score, differ, compared])
+    return rows
+
+
+ENERGY = [
+    ("costs of", "{}"),
+    ("counted", "{}"),
+    ("recordings", ">{:d}"),
+    ("synaptic operations a recording", ">{:,.0f}"),
+    ("messages a recording", ">{:,.0f}"),
+    ("energy a recording, least, uJ", ">{:.1f}"),
+    ("energy a recording, most, uJ", ">{:.1f}"),
+]
+
+
+def energy(folder: Path, limit: int) -> Rows:
+    """Estimate the energy of the integers of seed 0, as a report does."""
+    report = ld.validate(
+        trained(folder), TASK, targets="integer", limit=limit, attribution_budget=0
+    )
+    costs = report["integer"].costs
+    assert costs is not None
+    rows: Rows = []
+    for each in costs.energies.values():
+        least, most = (1e6 * joules for joules in each.inference)
+        counted = ", ".join(each.counted)
+        rows.append([each.title, counted, limit, costs.synops, costs.messages, least, most])
     return rows
 
 
@@ -502,6 +529,7 @@ STUDIES: dict[str, tuple[Callable[[Path, int], Rows], results.Columns, int]] = {
     "accuracy": (accuracy, ACCURACY, 300),
     "speakers": (speakers, SPEAKER, len(SPEAKERS)),
     "targets": (targets, TARGETS, 60),
+    "energy": (energy, ENERGY, 300),
     "stream": (stream, STREAM, 300),
     "chip": (chip, CHIP, 1),
     "analog": (analog, ANALOG, 60),
