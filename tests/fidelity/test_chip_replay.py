@@ -192,7 +192,7 @@ def test_states_that_would_not_show_more_noise_leave_the_verdict_undecided() -> 
         assert specified is not None and specified.equal
         tones.append(bool(specified.blind))
         if specified.blind:
-            assert "Ten times the noise in populations" in wording.specification(specified)[1]
+            assert "ten times the noise in populations" in wording.specification(specified)[1]
             assert judged(found)[0] == "unknown"
             assert judged(found)[1].startswith("undecided whether it follows its network file")
             assert not _check_equal("brian2", specified).passed
