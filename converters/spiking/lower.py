@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from converters.options import (
     CALIBRATION_SAMPLES,
@@ -295,7 +296,9 @@ def spike_with(
         if device is not None:
             recipe = recipe.on_board(_opened(device, recipe, options))
         if saved is None:
-            return build_graphs(plan, calibration_inputs, [recipe], options, progress, keep)[0]
+            # Threads of products that are this small cost more than they gain.
+            with threadpool_limits(1, "blas"):
+                return build_graphs(plan, calibration_inputs, [recipe], options, progress, keep)[0]
         check_calibration(saved, plan.host, recipe)
         assert saved.graph is not None  # of a network of the same fingerprint
         return replace(saved.graph, host=plan.host)
