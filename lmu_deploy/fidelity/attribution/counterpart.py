@@ -206,7 +206,7 @@ def _unrounded(network: IntegerNetwork, m: Integrators, found: FloatCounterpart)
 
 
 def _scale(network: IntegerNetwork, m: Integrators, found: FloatCounterpart) -> None:
-    """Give the matrices that enter a memory the ranges of its states with which it was rounded."""
+    """Scale the matrices that enter a memory by the ranges with which its states were rounded."""
     layer, entering = found.layers[m.place], network.entering(m.entrance)
     connections = [
         (edge.connection, found.matrices[edge.place], edge.source == m.place) for edge in entering

@@ -48,7 +48,7 @@ QUICK = {**SMALL, "presentation_ms": 20.0, "tau_ms": 30.0}
 
 
 def _alone(make: Callable[..., Network]) -> Callable[..., Network]:
-    """Give a network the same weights wherever and in whatever order it is made."""
+    """Draw the weights of a network from a generator of its own, whatever was made before."""
 
     @wraps(make)
     def made(*args: str) -> Network:
