@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 
@@ -34,6 +35,10 @@ _EVERY_MS = 5.0
 _SERVED = 400
 _SPARSEST = 4
 _BLOCK = 20
+"""Rows of each sample whose products are summed at once."""
+_WIDE, _ROWS_A_FEATURE = 1_000, 0.5
+"""Features from which more rows are summed at once, and how many for each feature: adding the sums
+of a block to those before it takes as long as the products of some hundred rows."""
 
 
 def _every_ms(features: int) -> float:
@@ -115,7 +120,7 @@ class Recorder:
         self.noise = self.decay * self.noise + np.sqrt(1 - self.decay**2) * fresh
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return features and goal.
+        """Return features and goal; the features are a view that the next step changes.
 
         Returns
         -------
@@ -123,7 +128,7 @@ class Recorder:
         goal : ndarray, shape (samples, channels, order)
         """
         shape = (len(self.filtered), self.chips * self.simulator.channels, -1)
-        return self.filtered.reshape(shape).copy(), self.goal
+        return self.filtered.reshape(shape), self.goal
 
 
 def gather(
@@ -152,19 +157,23 @@ def gather(
     learning = samples - samples // 5
     last_learned = steps if samples >= 5 else steps - steps // 5
     every = max(round(_every_ms(features) / simulator.dt_ms), 1)
-    block: list[tuple[np.ndarray, np.ndarray]] = []
+    wide = ceil(_ROWS_A_FEATURE * features / samples) if features > _WIDE else 0
+    most = min(max(_BLOCK, wide), ceil(steps / every))
+    phi = np.empty((most, samples, maps, features), dtype=np.float32)
+    goal = np.empty((most, *trajectory.shape[1:]), dtype=np.float32)
+    found = 0
     for step in range(steps):
         recorder.advance(trajectory[step])
         if step % every == every - 1:
-            block.append(recorder.rows())
-        if block and (len(block) == _BLOCK or step + 1 in (steps, last_learned)):
-            phi, goal = (np.stack(part) for part in zip(*block, strict=True))
-            block = []
+            phi[found], goal[found] = recorder.rows()
+            found += 1
+        if found and (found == most or step + 1 in (steps, last_learned)):
             share = learning if step < last_learned else 0
             for number in range(maps):
-                aim = goal[:, :, number % simulator.channels]
-                _add(learned[number], phi[:, :share, number], aim[:, :share])
-                _add(held_out[number], phi[:, share:, number], aim[:, share:])
+                row, aim = phi[:found, :, number], goal[:found, :, number % simulator.channels]
+                _add(learned[number], row[:, :share], aim[:, :share])
+                _add(held_out[number], row[:, share:], aim[:, share:])
+            found = 0
         if progress:
             progress(step + 1, steps)
     return learned, held_out
