@@ -35,6 +35,7 @@ from lmu_deploy.core.integer.parts import (
     Connection,
     Format,
     Place,
+    accumulator_place,
     largest,
     real_gains,
 )
@@ -399,7 +400,7 @@ class Connector:
 
     def record(self, place: str, need: AccumulatorNeed, source: Source) -> None:
         """Record the need of an accumulator, and a remedy if it is too wide."""
-        self.needs[f"{place}/slice{need.slice}"] = need
+        self.needs[accumulator_place(place, need.slice)] = need
         excess = math.ceil(need.bits - self.settings.accumulator_bits)
         if excess > 0:
             fewer = max(2, source.format.bits - excess)

@@ -25,7 +25,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import Network
 from lmu_deploy.core.integer.graph import edges, with_connections
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.integer.parts import Connection
+from lmu_deploy.core.integer.parts import Connection, accumulator_place
 from lmu_deploy.core.progress import Progress
 
 Width = tuple[int, int]
@@ -90,11 +90,13 @@ def mix_widths(variants: Mapping[Width, IntegerNetwork], chosen: dict[str, Width
     connections = {place: connections_of(variants[width])[place] for place, width in chosen.items()}
     changed = {place: c for place, c in connections.items() if chosen[place] != WIDEST}
     network = with_connections(variants[WIDEST], changed)
-    needs = {
-        f"{place}/{part}": need
+    found = {width: json.loads(each.provenance["accumulators"]) for width, each in variants.items()}
+    accumulators = [
+        (width, accumulator_place(place, number))
         for place, width in chosen.items()
-        for part, need in _needs(variants[width], place).items()
-    }
+        for number in range(len(connections[place].slices))
+    ]
+    needs = {name: found[width][name] for width, name in accumulators if name in found[width]}
     # Exact matrices, such as one of signs, are narrower than requested.
     widths = {place: (len(c.slices), c.weight_bits) for place, c in connections.items()}
     provenance = {
@@ -104,13 +106,6 @@ def mix_widths(variants: Mapping[Width, IntegerNetwork], chosen: dict[str, Width
     }
     memory = {place: memory_of(connection) for place, connection in connections.items()}
     return Widths(replace(network, provenance=provenance), widths, memory)
-
-
-def _needs(network: IntegerNetwork, place: str) -> dict[str, str]:
-    """Return the accumulator needs of a connection, by slice."""
-    needs: dict[str, str] = json.loads(network.provenance["accumulators"])
-    parts = {name.rpartition("/")[::2]: need for name, need in needs.items()}
-    return {part: need for (where, part), need in parts.items() if where == place}
 
 
 Setting = dict[str, Width]

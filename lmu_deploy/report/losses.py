@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lmu_deploy.core.integer.parts import accumulator_place
 from lmu_deploy.fidelity.attribution.switches import (
     CALIBRATION,
     DAMAGE,
@@ -223,7 +224,7 @@ def accumulators(found: LayerRanges) -> Table:
     """Build the bits that accumulators have and need."""
     rows = [
         [
-            f"{each.place}/slice{number}",
+            accumulator_place(each.place, number),
             f"{each.rows} {TIMES} {each.columns}",
             str(one.available),
             f"{one.measured:.1f}",
@@ -259,7 +260,7 @@ def weights(found: LayerRanges) -> Table:
 def accumulators_too_narrow(found: LayerRanges) -> list[tuple[str, float, int]]:
     """Return place, bits needed and bits available of each accumulator that saturated."""
     return [
-        (f"{each.place}/slice{number}", one.measured, one.available)
+        (accumulator_place(each.place, number), one.measured, one.available)
         for each in found.connections
         for number, one in enumerate(each.accumulators)
         if one.saturations

@@ -15,7 +15,7 @@ import numpy as np
 
 from lmu_deploy.core.integer.functions import PiecewiseLinear
 from lmu_deploy.core.integer.memories import Series
-from lmu_deploy.core.integer.parts import Connection, largest
+from lmu_deploy.core.integer.parts import Connection, accumulator_place, largest
 from lmu_deploy.core.integer.populations import Pointwise
 from targets.integer import numba_kernels
 from targets.integer.numpy_engine import SeriesSender
@@ -74,7 +74,7 @@ class _Link:
 
     def saturations(self) -> dict[str, int]:
         """Return the counted saturations by accumulator."""
-        return {f"{self.place}/slice{k}": int(n) for k, n in enumerate(self.limited)}
+        return {accumulator_place(self.place, k): int(n) for k, n in enumerate(self.limited)}
 
 
 class WideFan:

@@ -67,8 +67,8 @@ class NumpyFan:
         np.floor(sums, out=sums)
         return ready_drives(sums, self._stack.places, saturations, lasting=True)
 
-    def _saturate(self, sums: np.ndarray) -> dict[str, int]:
-        """Limit the sums in place; return the saturations by accumulator."""
+    def _saturate(self, sums: np.ndarray) -> dict[str, dict[str, int]]:
+        """Limit the sums in place; return the saturations by place and accumulator."""
         if not ((sums.max(axis=0) > self._limit) | (sums.min(axis=0) < -self._limit)).any():
             return {}
         beyond = np.abs(sums) > self._limit

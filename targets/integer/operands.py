@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lmu_deploy.core.integer.functions import PiecewiseLinear
-from lmu_deploy.core.integer.parts import Connection, largest
+from lmu_deploy.core.integer.parts import Connection, accumulator_place, largest
 from lmu_deploy.core.integer.populations import Pointwise
 
 
@@ -65,12 +65,14 @@ class Stack:
         weights = np.abs(self.weights.astype(np.int64)).sum(axis=1)
         return np.asarray(weights * limit > self.accumulator)
 
-    def count(self, beyond: Any) -> dict[str, int]:
-        """Count the true entries of `beyond`, shape (batch, rows), by accumulator."""
+    def count(self, beyond: Any) -> dict[str, dict[str, int]]:
+        """Count the true entries of `beyond`, shape (batch, rows), by place and accumulator."""
         return {
-            f"{place}/slice{number}": int(beyond[:, rows].sum())
+            place: {
+                accumulator_place(place, number): int(beyond[:, rows].sum())
+                for number, rows in enumerate(slices)
+            }
             for place, slices in self.places.items()
-            for number, rows in enumerate(slices)
         }
 
 
@@ -262,7 +264,7 @@ class ReadyDrive:
 def ready_drives(
     sums: Any,
     places: Mapping[str, list[slice]],
-    saturations: Mapping[str, int],
+    saturations: Mapping[str, Mapping[str, int]],
     lasting: bool,
 ) -> dict[str, ReadyDrive]:
     """Sum the slices of each connection in place, in the columns of its first slice.
@@ -273,8 +275,8 @@ def ready_drives(
         Limited and shifted.
     places : mapping of place to list of slice
         Columns of each connection.
-    saturations : mapping of accumulator to int
-        Saturations of all connections, without zeros.
+    saturations : mapping of place to mapping of accumulator to int
+        Empty where nothing saturated.
     lasting : bool
         Whether `sums` are not overwritten when the fan delivers again.
     """
@@ -283,6 +285,5 @@ def ready_drives(
         values = sums[:, first]
         for other in others:
             values += sums[:, other]
-        own = saturations and {k: n for k, n in saturations.items() if k.startswith(f"{place}/")}
-        drives[place] = ReadyDrive(values, own, lasting)
+        drives[place] = ReadyDrive(values, saturations.get(place, _NONE), lasting)
     return drives

@@ -221,8 +221,8 @@ class TorchFan:
             sums = product.add_(sums, alpha=1 << bits)
         return sums
 
-    def _saturate(self, sums: torch.Tensor) -> dict[str, int]:
-        """Limit the sums in place; return the saturations by accumulator."""
+    def _saturate(self, sums: torch.Tensor) -> dict[str, dict[str, int]]:
+        """Limit the sums in place; return the saturations by place and accumulator."""
         if not _beyond(sums, self._narrowest):
             return {}
         beyond = sums.abs() > self._limit

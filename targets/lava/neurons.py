@@ -120,7 +120,7 @@ class Dendrite:
             self._before = (weights.astype(np.int64) @ link.exit.before).transpose(2, 0, 1)
         self._arrived = deque([self._silence] * (max(link.delays) + 1), max(link.delays) + 1)
         self.row = slice(edge.row, edge.row + n_out)
-        self.places = tuple(f"{edge.place}/slice{k}" for k in range(slices))
+        self.places = tuple(edge.accumulators)
 
     def receive(self, arriving: np.ndarray, frame: int | None) -> np.ndarray:
         """Take the arriving sums of this chip step; return those that are due.

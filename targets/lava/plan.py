@@ -256,11 +256,7 @@ def _kept(network: IntegerNetwork, level: dict[Place, int], stage: int) -> set[P
 
 
 def _accumulators(links: list[Link]) -> list[str]:
-    return [
-        f"{link.edge.place}/slice{k}"
-        for link in links
-        for k in range(len(link.edge.connection.slices))
-    ]
+    return [place for link in links for place in link.edge.accumulators]
 
 
 def _reach(group: Group) -> int:

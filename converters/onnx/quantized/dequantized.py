@@ -80,8 +80,9 @@ class Dequantized(Numbers):
         connection, drives = edge.connection, []
         units = self._units(target)[edge.row : edge.row + connection.n_out]
         scale, zero = self._scale(source)
-        for k, integers in enumerate(connection.slices):
-            part = f"{edge.place}/slice{k}"
+        for k, (part, integers) in enumerate(
+            zip(edge.accumulators, connection.slices, strict=True)
+        ):
             stored = self.constant(f"{part}/weights", np.ascontiguousarray(integers.T))
             rows = self.floats(f"{part}/scale", connection.gains[k] * units / source.scale)
             none = self.constant(f"{part}/zero", np.zeros(connection.n_out, np.int8))

@@ -86,8 +86,7 @@ class Integers(Numbers):
     def drive(self, edge: Edge, messages: str, source: Format, target: Population) -> str:
         """Add ``D = sum_k ms(sat_acc(W_k x), g_k, s_k)``, int64."""
         connection, drives = edge.connection, []
-        for k, weights in enumerate(connection.slices):
-            part = f"{edge.place}/slice{k}"
+        for k, (part, weights) in enumerate(zip(edge.accumulators, connection.slices, strict=True)):
             bits = connection.accumulator_bits
             sums = self.accumulate(part, weights, messages, source.limit, bits, part)
             gain, shift = connection.multiplier[k], connection.shift[k]

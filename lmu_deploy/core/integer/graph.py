@@ -134,12 +134,7 @@ def saturation_places(network: IntegerNetwork) -> list[str]:
         if not isinstance(p, Input) or p.place in senders
         for place in p.saturation_places
     ]
-    accumulators = [
-        f"{edge.place}/slice{k}"
-        for edge in edges(network)
-        for k in range(len(edge.connection.slices))
-    ]
-    return [*own, *accumulators]
+    return [*own, *(place for edge in edges(network) for place in edge.accumulators)]
 
 
 @dataclass(frozen=True)

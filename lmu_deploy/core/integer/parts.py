@@ -61,6 +61,11 @@ class Place:
         return f"{self.node}/{self.part}" if self.part else self.node
 
 
+def accumulator_place(place: str, number: int) -> str:
+    """Return the name of the accumulator of a slice of a connection."""
+    return f"{place}/slice{number}"
+
+
 def real_gains(multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Return the real gains ``multiplier / 2**shift`` as float64."""
     return np.asarray(multiplier * np.exp2(-shift.astype(np.float64)))
@@ -292,6 +297,11 @@ class Edge(Part):
     def place(self) -> str:
         """Text that identifies the edge, such as ``lmu_1/memory/recurrent``."""
         return f"{self.target}/{self.name}" if self.name else str(self.target)
+
+    @property
+    def accumulators(self) -> list[str]:
+        """Names of its accumulators, one for each slice."""
+        return [accumulator_place(self.place, k) for k in range(len(self.connection.slices))]
 
     @property
     def n_source(self) -> int:

@@ -30,7 +30,7 @@ from lmu_deploy.core.integer.graph import edges
 from lmu_deploy.core.integer.graph import sources as senders
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.integer.parts import Connection, Place, largest
+from lmu_deploy.core.integer.parts import Connection, Place, accumulator_place, largest
 from lmu_deploy.core.integer.populations import Input, Output, Pointwise, Population, Product
 from lmu_deploy.core.integer.reductions import Maximum, Reduction
 
@@ -119,8 +119,7 @@ def sources(network: IntegerNetwork) -> dict[str, tuple[Switch, ...]]:
         if not isinstance(population, Input):
             _of_population(network, population, found)
     for edge in edges(network):
-        slices = range(len(edge.connection.slices))
-        found["saturation"] += [Switch("saturation", f"{edge.place}/slice{k}") for k in slices]
+        found["saturation"] += [Switch("saturation", place) for place in edge.accumulators]
         weights = _source_of(network, edge.target, "weights")
         found[weights].append(Switch("weights", edge.place))
         if edge.connection.threshold > 1:
@@ -255,7 +254,7 @@ class Synapses:
     ) -> None:
         self._switches, self._tally, self._rounded = switches, tally, rounded
         self._gains, self._limit = connection.gains, largest(connection.accumulator_bits)
-        self._places = [f"{place}/slice{k}" for k in range(len(connection.slices))]
+        self._places = [accumulator_place(place, k) for k in range(len(connection.slices))]
         residual = np.zeros_like(exact)
         if not switches.has("weights", place):
             residual = exact - connection.dequantized

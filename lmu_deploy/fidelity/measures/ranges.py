@@ -291,7 +291,7 @@ def _connection(
             float(bits_of(tally.widest[place].max(initial=0.0))),
             int(tally.saturations[place].sum()),
         )
-        for k, place in enumerate(f"{edge.place}/slice{k}" for k in range(len(bound)))
+        for k, place in enumerate(edge.accumulators)
     ]
     shape = (connection.n_out, connection.n_in)
     if edge.place not in counterpart.matrices:
