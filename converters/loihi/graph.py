@@ -196,6 +196,7 @@ class _Builder(GraphBuilder):
             tuple(currents),
             round(np.log2(ONE / MESSAGE_ONE)),
             None if own is None else board.rounded(own),
+            ensemble.hidden,
         )
 
 

@@ -268,10 +268,10 @@ class _Batch:
         on_host = set(self._graph.on_host)
         for node in self._graph.host.nodes:
             if node.name in self.values:
-                kind = self._graph.kind(self._graph[node.name])
-                if kind == "memory":
+                ensemble = self._graph[node.name]
+                if self._graph.kind(ensemble) == "memory":
                     found["memory"].append(self.values[node.name])
-                elif node.name.endswith("/hidden"):  # of an LMU, as the float network records it
+                elif ensemble.hidden:
                     found["hidden"].append(self.values[node.name])
             elif node.name in on_host:
                 for part, values in self._host.states(node.name).items():

@@ -389,7 +389,7 @@ class GraphBuilder(PartialChip):
                 seen = states @ current.weights
                 entering[current.source] = entering.get(current.source, 0.0) + seen
         currents += [InputCurrent(n, weights, direct=False) for n, weights in entering.items()]
-        found = Ensemble(spot.node.name, scales, (), tuple(currents), populations)
+        found = Ensemble(spot.node.name, scales, (), tuple(currents), populations, spot.hidden)
         if self.linear:
             self.follow(found, {n: kernel / scales for n, kernel in of_memories.items()})
         most = self.recipe.fan_in if few else 0

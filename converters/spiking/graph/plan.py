@@ -8,7 +8,7 @@ probes read the values that it needs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -103,11 +103,14 @@ class Spot:
         Channels u of a memory, arguments of an activation, or values that the host reads.
     probe : bool
         Whether the host reads it.
+    hidden : bool
+        Whether it is the hidden units of an LMU.
     """
 
     node: Node
     drive: Drive
     probe: bool = False
+    hidden: bool = False
 
     @property
     def memory(self) -> LinearMemory | None:
@@ -167,8 +170,9 @@ def plan_graph(network: Network, units: bool = True) -> Plan:
     InputError
         When no node has a form on neurons.
     """
-    host = expanded(reductions_last(fold(with_logits(network))))
-    planner = _Planner(host, units)
+    given = reductions_last(fold(with_logits(network)))
+    host = expanded(given)
+    planner = _Planner(host, units, {_hidden_units(n.name) for n in given.nodes if _is_split(n)})
     for node in host.nodes:
         planner.take(node)
     if not any(spot.memory for spot in planner.spots):
@@ -257,8 +261,8 @@ def check_maps(plan: Plan, recipe: Recipe) -> None:
 class _Planner:
     """Drives and stages of the nodes so far; see :class:`SpikingGraph` for stages."""
 
-    def __init__(self, host: Network, units: bool) -> None:
-        self.host, self.units = host, units
+    def __init__(self, host: Network, units: bool, hidden: Collection[str]) -> None:
+        self.host, self.units, self.hidden = host, units, hidden
         self.spots: list[Spot] = []
         self.reasons: dict[str, str] = {}
         self._drives: dict[str, Drive] = {}
@@ -326,7 +330,8 @@ class _Planner:
             self.value_on_host(name)
             spikes = {each: kernel for each, kernel in drive.spikes.items() if each != name}
             drive = Drive.total([Drive(spikes, drive.host), Drive(host={name: drive.spikes[name]})])
-        self.spots.append(Spot(node, drive, probe))
+        hidden = not probe and node.name in self.hidden
+        self.spots.append(Spot(node, drive, probe, hidden))
         return stage
 
 
@@ -383,6 +388,16 @@ def expanded(network: Network) -> Network:
     return replace(network, nodes=tuple(nodes), output=names.get(network.output, network.output))
 
 
+def _is_split(node: Node) -> bool:
+    """Return whether a node is an LMU that becomes a memory and hidden units."""
+    return isinstance(node.operator, LMU) and not node.operator.feeds_back
+
+
+def _hidden_units(lmu: str) -> str:
+    """Return the name of the hidden units of an LMU."""
+    return str(Place(lmu, "hidden"))
+
+
 def _parts(node: Node) -> list[Node]:
     operator, name = node.operator, node.name
 
@@ -397,7 +412,7 @@ def _parts(node: Node) -> list[Node]:
             Node(units, operator.activation, (dense,)),
             Node(name, plain, (units,)),
         ]
-    if not isinstance(operator, LMU) or operator.feeds_back:
+    if not isinstance(operator, LMU) or not _is_split(node):
         return [node]
     own = LinearMemory(operator.memory, operator.input_encoders, operator.memory_bias)
     memory = Node(part("memory"), own, node.inputs)
@@ -409,6 +424,6 @@ def _parts(node: Node) -> list[Node]:
         nodes.append(Node(before, Concat(), (memory.name, *node.inputs)))
     cell = operator.hidden
     if not isinstance(cell, SimpleRNN) or cell.recurrent_kernel is not None:
-        return [*nodes, Node(part("hidden"), cell, (before,))]
+        return [*nodes, Node(_hidden_units(name), cell, (before,))]
     drive = Node(part("drive"), Dense(cell.kernel, cell.bias), (before,))
-    return [*nodes, drive, Node(part("hidden"), cell.activation, (drive.name,))]
+    return [*nodes, drive, Node(_hidden_units(name), cell.activation, (drive.name,))]

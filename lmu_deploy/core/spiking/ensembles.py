@@ -23,6 +23,7 @@ from lmu_deploy.core.representation import Part, Representation, Summary, counte
 from lmu_deploy.core.spiking.chip import NOISY_KINDS, Device, NeuronModel
 from lmu_deploy.core.validation import (
     check_array,
+    check_flag,
     check_provenance,
     check_text,
     set_fields,
@@ -168,6 +169,11 @@ class NeuronGroup:
     memory: bool = False
 
     @property
+    def senders(self) -> tuple[str, ...]:
+        """Names, in a run, of what sends events."""
+        return (self.place,) if self.neurons else ()
+
+    @property
     def copies(self) -> int:
         """Number of receivers of each stored weight."""
         return max(self.neurons, 1)
@@ -214,6 +220,8 @@ class Values(Part):
     scales : ndarray, shape (size,)
     connections, currents : tuple
     populations : any with numbers of `states` and `neurons`, or None
+    hidden : bool
+        Whether they are the hidden units of an LMU.
     """
 
     name: str
@@ -221,6 +229,7 @@ class Values(Part):
     connections: tuple[Any, ...]
     currents: tuple[Any, ...]
     populations: Any
+    hidden: bool
 
     def check(self, connection: type, current: type, populations: type) -> None:
         """Raise InputError unless all parts have these types and fit each other."""
@@ -234,6 +243,7 @@ class Values(Part):
         for parts, kind in ((self.connections, connection), (self.currents, current)):
             for each in parts:
                 check_type(each, kind)
+        check_flag(f"{name}, hidden", self.hidden)
         sizes = [each.size for each in self.connections]
         sizes += [len(each.weights) for each in self.currents]
         if self.populations is not None:

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.files import LATER
 from lmu_deploy.core.graph.network import GRAPH_CLASSES, INPUT, Network
 from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.representation import Part, Summary
@@ -137,6 +138,8 @@ class Ensemble(Values):
     currents : tuple of InputCurrent
     populations : Populations, one for each value, or None
         None for a probe.
+    hidden : bool
+        Whether they are the hidden units of an LMU, which a recording of the float network has.
     """
 
     name: str
@@ -144,6 +147,7 @@ class Ensemble(Values):
     connections: tuple[SpikeConnection, ...]
     currents: tuple[InputCurrent, ...]
     populations: Populations | None = None
+    hidden: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         self.check(SpikeConnection, InputCurrent, Populations)
@@ -292,6 +296,8 @@ class LoihiEnsemble(Values):
         Shift from the drive to the message of a relay, 0 to 15.
     populations : LoihiNeurons or None
         None for a probe, whose relays only the host reads.
+    hidden : bool
+        As of :class:`Ensemble`.
     """
 
     name: str
@@ -300,6 +306,7 @@ class LoihiEnsemble(Values):
     currents: tuple[LoihiCurrent, ...]
     message_shift: int
     populations: LoihiNeurons | None = None
+    hidden: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         self.check(LoihiConnection, LoihiCurrent, LoihiNeurons)

@@ -331,6 +331,11 @@ class RelayGroup:
     registers: int = 1
 
     @property
+    def senders(self) -> tuple[str, ...]:
+        """Names, in a run, of what sends events: relays and neurons."""
+        return () if self.neurons is None else (self.relays, self.place)
+
+    @property
     def arrays(self) -> tuple[np.ndarray, ...]:
         """All weights: those that reach the relays, and the encoders of the neurons."""
         own = () if self.neurons is None else (self.neurons.encoders,)

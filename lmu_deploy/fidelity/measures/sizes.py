@@ -200,10 +200,6 @@ def _bytes(bits: Iterable[int]) -> int:
     return -(-sum(bits) // 8)
 
 
-INPUT = "input"
-_OF_HOST = (INPUT, "host")
-
-
 def neurobench_of(run: Run, network: object) -> NeuroBench | None:
     """Compute the NeuroBench metrics of a run; None for a network of unknown size.
 
@@ -226,13 +222,13 @@ def neurobench_of(run: Run, network: object) -> NeuroBench | None:
 
 def _activation_sparsity(run: Run, network: object) -> float | None:
     """Return the share of possible messages that were not sent."""
-    counted = {n: c for n, c in counted_of(run).items() if not _by_host(n)}
     possible = _messages(run, network)
-    if not counted or possible is None:
+    if possible is None:
         return None
+    counted = [counts for name, counts in counted_of(run).items() if name in possible]
     most = sum(possible.values()) * len(run.outputs)
-    sent = sum(counts.total for name, counts in counted.items() if name in possible)
-    return (most - sent) / most if most else None
+    sent = sum(counts.total for counts in counted)
+    return (most - sent) / most if counted and most else None
 
 
 def _messages(run: Run, network: object) -> dict[str, int] | None:
@@ -248,8 +244,8 @@ def _messages(run: Run, network: object) -> dict[str, int] | None:
                 found[source] = found.get(source, 0) + run.neurons[source] * times * frames
         return found
     if isinstance(network, AnalogNetwork | OnLoihi):
-        senders = {name: n for name, n in run.neurons.items() if not _by_host(name)}
-        return {name: neurons * run.chip_steps for name, neurons in senders.items()}
+        senders = [name for group in network.groups() for name in group.senders]
+        return {name: run.neurons[name] * run.chip_steps for name in senders}
     return None
 
 
@@ -293,10 +289,6 @@ def _loihi_operations(run: Run, network: OnLoihi) -> SynapticOperations | None:
     samples = len(run.outputs)
     macs, acs = graded / samples, (run.synops - graded) / samples
     return _synaptic(macs, acs, dense * run.chip_steps)
-
-
-def _by_host(population: str) -> bool:
-    return population.rpartition("/")[2] in _OF_HOST
 
 
 def _synaptic(macs: float, acs: float, dense: float) -> SynapticOperations:

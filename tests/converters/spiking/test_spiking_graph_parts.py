@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from converters.options import SpikeOptions
+from converters.spiking import spike
 from converters.spiking.device import Played
 from converters.spiking.graph import build
 from converters.spiking.graph.partial import MEASURING, Sent
@@ -20,9 +21,11 @@ from converters.spiking.lower import spike_with
 from converters.spiking.recipe import Calibrated
 from lmu_deploy.core.graph.executor import record_states
 from lmu_deploy.core.graph.linear import Dense
+from lmu_deploy.core.graph.lmu import LMU
 from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import INPUT, Network, Node
 from lmu_deploy.core.graph.pointwise import Activation, Add
+from lmu_deploy.core.graph.recurrent import SimpleRNN
 from lmu_deploy.core.legendre import discretize
 from lmu_deploy.core.network import Memory
 from lmu_deploy.core.progress import Progress
@@ -190,3 +193,26 @@ def test_a_killed_calibration_resumes_with_the_next_ensemble(
     )
     again: list[int] = []
     assert calibrated(_kept(tmp_path, 9, again)) == whole and len(again) <= 1
+
+
+def test_recording_has_the_hidden_units_of_lmus_whatever_other_nodes_are_called() -> None:
+    inputs = np.random.default_rng(4).normal(size=(30, STEPS, N_IN))
+    memory = _memory(N_IN)
+    cell = SimpleRNN(_weights(6, 4), None, _weights(4), Activation("tanh"))
+    network = Network(
+        (
+            Node("lmu", LMU(memory.memory, memory.encoders, cell, False), (INPUT,)),
+            Node("mix", Dense(_weights(4, 5), _weights(5)), ("lmu",)),
+            Node("mlp/hidden", Activation("relu"), ("mix",)),
+            Node("out", Dense(_weights(5, 2)), ("mlp/hidden",)),
+        ),
+        (N_IN,),
+        "out",
+    )
+    graph = spike(network, inputs, **{**QUICK, "calibration": "static"})
+    assert isinstance(graph, SpikingGraph)
+    assert [e.name for e in graph.ensembles if e.hidden] == ["lmu/hidden"]
+    states = SpikingTarget().run(graph, inputs[:3], record=True).states
+    assert states is not None
+    assert np.array_equal(states.h, states.parts["lmu/hidden"])
+    assert states.h.shape == record_states(network, inputs[:3]).hidden["lmu"].shape
