@@ -64,7 +64,7 @@ def announce(label: str, runner: Target, network: AnyNetwork, inputs: np.ndarray
     inputs : ndarray, shape (samples, steps, n_in)
     """
     neurons, sizes = neurons_of(network), network_sizes(network)
-    simulated = not isinstance(network, IntegerNetwork) or runner.name.startswith("lava")
+    simulated = not isinstance(network, IntegerNetwork) or isinstance(runner, Slow)
     if not neurons or sizes is None or not simulated:
         return
     samples, steps = inputs.shape[:2]

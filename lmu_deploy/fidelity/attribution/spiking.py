@@ -258,9 +258,8 @@ def _sources(steps: Sequence[Step], whole: float, parts: Parts | None) -> Iterat
             left = before
         share = added**2 / whole**2
         if share > _RELEVANT and not (parts and parts.excluded(step.source)):
-            named = NEURONS if step.source.startswith(NEURONS) else step.source
             place = step.places[0] if len(step.places) == 1 else "all memories"
-            yield Cause(named, place, None, left, share, None, None)
+            yield Cause(step.kind or step.source, place, None, left, share, None, None)
         before = step.after.output
 
 
@@ -454,7 +453,7 @@ def _steps(network: SpikingNetwork, chips: Chips, runner: SpikingAblationRunner)
     for place, number in enumerate(layers):
         after = runner.errors(last, layers[: place + 1])
         alone = after if place == 0 else runner.errors(last, [number])
-        yield Step(f"{NEURONS} of {names[number]}", (places[place],), after, alone)
+        yield Step(f"{NEURONS} of {names[number]}", (places[place],), after, alone, NEURONS)
     neurons, on = after, list[str]()
     for name, source, present in zip(
         ("mismatch", "noise", "bits"), _SOURCES, _imperfections(network), strict=True

@@ -210,12 +210,15 @@ class Step:
         Errors with this source and all earlier ones.
     alone : Errors
         Errors with this source alone.
+    kind : str
+        Name of the source among the causes, where it is not `source`.
     """
 
     source: str
     places: tuple[str, ...]
     after: Errors
     alone: Errors
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -320,15 +323,15 @@ def attribute(
         network, float_counterpart(network), inputs, targets[: len(inputs)], task
     )
     groups, tally = sources(network), Tally()
-    variants, on = {}, []
+    variants, on, whole = {}, [], ""
     for name, switches in groups.items():
         on.append(switches)
         if switches:
-            variants[f"after {name}"] = Switches.of(*on)
-            variants[f"alone {name}"] = Switches.of(switches)
-    whole = [name for name in variants if name.startswith("after")][-1]
-    first = next(iter(variants.values()))
-    variants = {n: s for n, s in variants.items() if n.startswith("after") or s != first}
+            single, all_on = Switches.of(switches), Switches.of(*on)
+            whole = f"after {name}"
+            variants[whole] = all_on
+            if single != all_on:
+                variants[f"alone {name}"] = single
     found = runner.errors(variants, {whole: tally}, progress)
     reference = runner.reference()
     steps: list[Step] = []
