@@ -119,8 +119,13 @@ class Split:
         return self.changed(inputs=self.inputs.reshape(*self.inputs.shape[:2], *frame))
 
     def changed(self, **values: np.ndarray | None) -> Split:
-        """Return the same samples with other values of fields, such as `targets` or `order`."""
+        """Return the same samples with other values of fields, such as `targets` or `order`.
+
+        With other `inputs`, the split holds them in memory, wherever its own are.
+        """
         found = copy(self)
+        if "inputs" in values:
+            found = Split(self.inputs[:0], self.targets, self.lengths, self.order, self.rows)
         for name, value in values.items():
             object.__setattr__(found, name, value)
         return found

@@ -394,6 +394,8 @@ def test_frames_of_several_axes_reach_a_convolution(rng, tmp_path, kind, frame):
     expected = ld.run(integers, pixels[:9].astype(np.float32), target="integer")
     np.testing.assert_array_equal(made.outputs, expected.outputs)
     assert made.metric.value < 0.02
+    report = ld.validate(network, data, targets="integer", attribution=2)
+    assert report["integer"].samples == 9
     if kind == "arrays":
         assert data.test.x.shape == (9, 5, *frame)
         again = load_task(data.save(tmp_path / "again.npz"))

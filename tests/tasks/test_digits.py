@@ -95,3 +95,16 @@ def test_pixels_divide_by_white():
     split = PixelSplit(np.array([[0, 51, 255]], np.uint8), np.array([1]), white=255)
     np.testing.assert_allclose(split.inputs[0, :, 0], [0.0, 0.2, 1.0])
     assert len(split) == 1
+
+
+@pytest.mark.parametrize("task", ["digits", "psdigits"])
+def test_splits_with_other_inputs_hold_these(task):
+    split = get_task(task).load().test
+    order = np.arange(len(split))
+    found = split.changed(inputs=-split.inputs, order=order)
+    np.testing.assert_array_equal(found.inputs, -split.inputs)
+    np.testing.assert_array_equal(found.batch(np.array([5, 2]))[0], -split.inputs[[5, 2]])
+    np.testing.assert_array_equal(found.taken(slice(3)).inputs, -split.inputs[:3])
+    np.testing.assert_array_equal(found.targets, split.targets)
+    assert found.order is order
+    assert split.order is None
