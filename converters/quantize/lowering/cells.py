@@ -184,8 +184,7 @@ def lstm(
         )
     )
     lowering.connect(place, inputs, drive)
-    recurrent = lowering.kernel(f"{place}/recurrent", operator.recurrent_kernel.T, h, drive)
-    lowering.assembly.edges.append(Edge(place, place, "recurrent", recurrent, (-1,)))
+    lowering.edge(h, place, "recurrent", operator.recurrent_kernel.T, drive, (-1,))
 
 
 def gru(
@@ -218,7 +217,7 @@ def gru(
     initial = _initial(operator.initial, operator.initial, h.format, state, units)
     reset = Place(place.node, "reset")
     if not operator.reset_after:
-        _reset(lowering, reset, (operator, inputs, bias[:units], extra), functions, h, place)
+        _reset(lowering, reset, (operator, inputs, bias[:units], extra), functions, h)
     lowering.assembly.populations.append(
         GRUUnits(
             place,
@@ -236,16 +235,13 @@ def gru(
         )
     )
     lowering.connect(place, inputs, drive)
-    edges, kernel = lowering.assembly.edges, lowering.kernel
-    gates = kernel(f"{place}/recurrent", recurrent[:, two].T, h, drive)
-    edges.append(Edge(place, place, "recurrent", gates, (-1,)))
+    gates, candidate = recurrent[:, two].T, recurrent[:, last].T
+    lowering.edge(h, place, "recurrent", gates, drive, (-1,))
     if operator.reset_after:
-        candidate = kernel(f"{place}/candidate", recurrent[:, last].T, h, drive)
-        edges.append(Edge(place, place, "candidate", candidate, (-1,), row=3 * units))
+        lowering.edge(h, place, "candidate", candidate, drive, (-1,), row=3 * units)
     else:
         source = Source(signal, h.format, "--hidden-bits", None, reset)
-        candidate = kernel(f"{place}/candidate", recurrent[:, last].T, source, drive)
-        edges.append(Edge(reset, place, "candidate", candidate, row=2 * units))
+        lowering.edge(source, place, "candidate", candidate, drive, row=2 * units)
 
 
 def _reset(
@@ -254,7 +250,6 @@ def _reset(
     parts: tuple[GRU, list[tuple[str, Form]], np.ndarray, np.ndarray],
     functions: _Functions,
     h: Source,
-    units_at: Place,
 ) -> None:
     """Add the population that sends r * h, where the reset gate acts before the weights."""
     operator, inputs, bias, _ = parts
@@ -277,11 +272,9 @@ def _reset(
     first = [(name, form.rows(slice(0, units))) for name, form in inputs]
     lowering.connect(place, first, drive, row=units)
     one = lowering.exact(np.eye(units, dtype=np.int8))
-    edges = lowering.assembly.edges
-    edges.append(Edge(units_at, place, "units", one, (-1,)))
+    lowering.assembly.edges.append(Edge(h.place, place, "units", one, (-1,)))
     recurrent = operator.recurrent_kernel.astype(np.float64)[:, :units]
-    own = lowering.kernel(f"{place}/recurrent", recurrent.T, h, drive)
-    edges.append(Edge(units_at, place, "recurrent", own, (-1,), row=units))
+    lowering.edge(h, place, "recurrent", recurrent.T, drive, (-1,), row=units)
 
 
 def _initial(

@@ -42,7 +42,7 @@ from lmu_deploy.core.graph.transforms import input_scaling
 from lmu_deploy.core.integer.functions import Function
 from lmu_deploy.core.integer.layered import Assembly, IntegerMemory, SeriesMemory
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Reading
-from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place, largest
+from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place, edge_place, largest
 from lmu_deploy.core.integer.populations import Input, Output, Pointwise
 from lmu_deploy.core.integer.reductions import Reduction
 from lmu_deploy.core.network import LMULayer
@@ -183,6 +183,23 @@ class Lowering:
         """Return a connection of whole weights and a gain of 1."""
         return exact(weights, self.settings.accumulator_bits)
 
+    def edge(
+        self,
+        source: Source,
+        target: Place,
+        name: str,
+        matrix: np.ndarray,
+        drive: Format,
+        offsets: tuple[int, ...] = (0,),
+        stride: int = 1,
+        after: int = 0,
+        row: int = 0,
+    ) -> None:
+        """Quantize a matrix and add the edge that carries it; see :class:`Edge`."""
+        connection = self.kernel(edge_place(target, name), matrix, source, drive)
+        edge = Edge(source.place, target, name, connection, offsets, stride, after, row)
+        self.assembly.edges.append(edge)
+
     def connect(
         self, target: Place, inputs: list[tuple[str, Form]], drive: Format, row: int = 0
     ) -> None:
@@ -194,19 +211,8 @@ class Lowering:
                 while unique in used:
                     unique, number = f"{name or 'input'}_{number}", number + 1
                 used.add(unique)
-                place = f"{target}/{unique}" if unique else f"{target}"
-                connection = self.kernel(place, term.dense, term.reading(), drive)
-                edge = Edge(
-                    term.source.place,
-                    target,
-                    unique,
-                    connection,
-                    term.offsets,
-                    term.stride,
-                    term.after,
-                    row,
-                )
-                self.assembly.edges.append(edge)
+                read, frames = term.reading(), (term.offsets, term.stride, term.after)
+                self.edge(read, target, unique, term.dense, drive, *frames, row)
 
     def real_bias(self, inputs: list[tuple[str, Form]]) -> np.ndarray | None:
         """Return the sum of the constants of forms."""

@@ -61,6 +61,11 @@ class Place:
         return f"{self.node}/{self.part}" if self.part else self.node
 
 
+def edge_place(target: Place, name: str) -> str:
+    """Return the text that identifies an edge, such as ``lmu_1/memory/recurrent``."""
+    return f"{target}/{name}" if name else str(target)
+
+
 def accumulator_place(place: str, number: int) -> str:
     """Return the name of the accumulator of a slice of a connection."""
     return f"{place}/slice{number}"
@@ -295,8 +300,8 @@ class Edge(Part):
 
     @property
     def place(self) -> str:
-        """Text that identifies the edge, such as ``lmu_1/memory/recurrent``."""
-        return f"{self.target}/{self.name}" if self.name else str(self.target)
+        """Text that identifies the edge; see :func:`edge_place`."""
+        return edge_place(self.target, self.name)
 
     @property
     def accumulators(self) -> list[str]:
