@@ -7,16 +7,24 @@ import dataclasses
 import numpy as np
 import pytest
 from graphs import runs
-from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import HealthCheck, Phase, assume, find, given, settings
 from hypothesis import strategies as st
 from layered import layered, relayered
 
 from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.graph.linear import Affine, Dense
+from lmu_deploy.core.graph.frames import LayerNorm
+from lmu_deploy.core.graph.linear import Affine, Conv1d, Dense
+from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import INPUT, Network, Node
+from lmu_deploy.core.graph.pointwise import Activation, Multiply
+from lmu_deploy.core.graph.recurrent import GRU, LSTM
+from lmu_deploy.core.graph.time import Pool, Reduce
+from lmu_deploy.core.integer.gated import GRUUnits, LSTMUnits
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import HostNodes
+from lmu_deploy.core.integer.populations import Output, Pointwise, Product
+from lmu_deploy.core.integer.reductions import Maximum, Reduction
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.reference import run_reference
 from lmu_deploy.fidelity.attribution.counterpart import float_counterpart
@@ -135,6 +143,11 @@ def test_both_extremes_of_every_population(given_run, realization, bits):
         integer = quantize(network, inputs, realization=realization, input_bits=bits)
     except InputError:
         assume(False)
+    check_extremes(network, inputs, integer)
+
+
+def check_extremes(network, inputs, integer):
+    """Compare with everything on with the integer target, and with nothing with the network."""
     counterpart = float_counterpart(integer)
     flat = inputs.reshape(*inputs.shape[:2], -1)
     check_integers(integer, counterpart, flat)
@@ -177,26 +190,50 @@ def test_the_scaling_of_inputs_is_applied_once():
     np.testing.assert_allclose(found, truth @ dense.kernel, rtol=0, atol=1e-12)
 
 
-def test_drawn_networks_have_every_population():
-    found, edges = set(), []
+POPULATIONS = {
+    HostNodes: LayerNorm,
+    Integrators: LinearMemory,
+    Pointwise: Activation,
+    Product: Multiply,
+    LSTMUnits: LSTM,
+    GRUUnits: GRU,
+    Maximum: Pool,
+    Reduction: Reduce,
+    Output: Dense,
+}
+"""Every population that lowering adds, and an operator that becomes one."""
 
-    @settings(max_examples=100, phases=[Phase.generate], derandomize=True, database=None)
-    @given(runs(most_nodes=5))
-    def draw(given_run):
+
+def drawn(first, has):
+    """Draw networks that begin with an operator until one has something in integers."""
+
+    def fits(given_run):
         try:
-            integer = quantize(*given_run)
+            return has(quantize(*given_run))
         except InputError:
-            return
-        found.update(type(population).__name__ for population in integer.populations)
-        edges.extend(integer.edges)
+            return False
 
-    draw()
-    assert found >= {
-        "Input", "HostNodes", "Integrators", "Pointwise", "Product", "LSTMUnits", "GRUUnits",
-        "Maximum", "Reduction", "Output",
-    }  # fmt: skip
-    assert any(len(edge.offsets) > 1 for edge in edges)
-    assert any(edge.stride > 1 for edge in edges)
+    chosen = settings(max_examples=300, phases=[Phase.generate], database=None)
+    return find(runs(most_nodes=2, first=first), fits, settings=chosen)
+
+
+@pytest.mark.parametrize("kind", POPULATIONS)
+def test_every_population_at_both_extremes(kind):
+    def has(integer):
+        return any(type(population) is kind for population in integer.populations)
+
+    network, inputs = drawn(POPULATIONS[kind], has)
+    check_extremes(network, inputs, quantize(network, inputs))
+
+
+@pytest.mark.parametrize("kind", ["offsets", "stride"])
+def test_edges_of_several_frames_at_both_extremes(kind):
+    def has(integer):
+        of_edges = {"offsets": lambda e: len(e.offsets) > 1, "stride": lambda e: e.stride > 1}
+        return any(map(of_edges[kind], integer.edges))
+
+    network, inputs = drawn(Conv1d, has)
+    check_extremes(network, inputs, quantize(network, inputs))
 
 
 @pytest.mark.parametrize("layers", [1, 2])

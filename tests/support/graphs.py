@@ -26,6 +26,8 @@ from lmu_deploy.core.network import Memory
 
 CELLS = (SimpleRNN, LSTM, GRU)
 TOKENS = 7
+FRAMES = ("vectors", "images", "tokens")
+"""Kinds of frames of the input."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,9 @@ class Signal:
 
 
 @st.composite
-def networks(draw, most_nodes: int = 8, recurrent: bool = True):
+def networks(
+    draw, most_nodes: int = 8, recurrent: bool = True, first: type[Operator] | None = None
+):
     """Draw a network of any operators, with branches that meet again.
 
     Parameters
@@ -52,17 +56,27 @@ def networks(draw, most_nodes: int = 8, recurrent: bool = True):
         Operators that are drawn; sums and products of branches come on top.
     recurrent : bool
         Whether LMU, LSTM, GRU and SimpleRNN may occur.
+    first : type of Operator, optional
+        The operator that takes the input, which is a sequence of vectors then.
     """
-    builder = _Builder(draw, recurrent)
+    builder = _Builder(draw, recurrent, FRAMES if first is None else ("vectors",))
+    if first is not None:
+        builder.begin(first)
     for _ in range(draw(st.integers(1, most_nodes))):
         builder.extend()
     return builder.finish()
 
 
 @st.composite
-def runs(draw, most_nodes: int = 8, recurrent: bool = True, samples: int = 3):
+def runs(
+    draw,
+    most_nodes: int = 8,
+    recurrent: bool = True,
+    samples: int = 3,
+    first: type[Operator] | None = None,
+):
     """Draw a network and inputs of shape (samples, steps, *frame), of as few steps as it takes."""
-    network = draw(networks(most_nodes, recurrent))
+    network = draw(networks(most_nodes, recurrent, first))
     steps = fewest_steps(network) + draw(st.integers(0, 40))
     return network, inputs_for(network, samples, steps, draw(st.integers(0, 2**32 - 1)))
 
@@ -102,13 +116,13 @@ def fewest_steps(network: Network) -> int:
 class _Builder:
     """Appends drawn nodes to a network."""
 
-    def __init__(self, draw: Callable, recurrent: bool) -> None:
+    def __init__(self, draw: Callable, recurrent: bool, frames: tuple[str, ...]) -> None:
         self.draw = draw
         self.recurrent = recurrent
         self.rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
         self.dtype = draw(st.sampled_from([np.float32, np.float64]))
         self.nodes: list[Node] = []
-        kind = draw(st.sampled_from(["vectors", "images", "tokens"]))
+        kind = draw(st.sampled_from(frames))
         if kind == "images":
             frame = (draw(st.integers(2, 5)), draw(st.integers(2, 5)), draw(st.integers(1, 3)))
         else:
@@ -279,6 +293,14 @@ class _Builder:
         signal = Signal(name, operator.shape(*(each.shape for each in inputs)), clock)
         self.signals.append(signal)
         return signal
+
+    def begin(self, kind: type[Operator]) -> None:
+        """Add an operator of a class to the input; one of two inputs takes it twice."""
+        signal = self.signals[0]
+        if kind.fewest > 1:
+            self.add(kind(), signal, signal)
+        else:
+            self.add(self.operator(kind, signal), signal)
 
     def extend(self) -> None:
         """Add an operator to a drawn signal, and perhaps combine the result with another."""
