@@ -169,7 +169,7 @@ def test_sources_are_separated_and_add_up(samples, full, attributed):
 PLANTED = {
     MISMATCH: {"mismatch": 2.0, "neurons_per_state": 150},
     NOISE: {"membrane_noise": 3.0, "neurons_per_state": 60},
-    WEIGHT_BITS: {"weight_bits": 2, "neurons_per_state": 60},
+    WEIGHT_BITS: {"weight_bits": 2, "neurons_per_state": 30},
     NEURONS: {"neurons_per_state": 5},
     CALIBRATION: {"mismatch": 0.3, "calibration": "none", "neurons_per_state": 60},
 }

@@ -132,16 +132,21 @@ def test_forms_agree_in_float64(layer, case):
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(layer=layers(torch.float32), case=cases())
 def test_forms_agree_in_float32(layer, case):
-    """Within 1e-5 of the truth; where terms cancel, four times the plain loop's error."""
+    """Within 1e-5 of the truth; where terms cancel, four times the plain loop's largest error.
+
+    Feedback that nearly doubles the states at every step leaves small differences of large numbers.
+    Which of the results they hit depends on the order of additions, and so on the processor.
+    """
     given_to_all = arguments(layer, *case[0])
     exact = copy.deepcopy(layer).double()
     in_double = [t.double() for t in given_to_all[:3]]
     truth = results(run_stepwise, exact, *in_double, *given_to_all[3:])
     plain = errors(results(run_stepwise, layer, *given_to_all), truth)
+    limit = max(1e-5, 4 * max(plain.values()))
     for form, options in other_forms(layer, case[1]):
         found = errors(results(form, layer, *given_to_all, **options), truth)
         for name, error in found.items():
-            assert error <= max(1e-5, 4 * plain[name]), f"{name}: {error:.3g}"
+            assert error <= limit, f"{name}: {error:.3g}"
 
 
 @pytest.mark.parametrize("activation", ["linear", "relu", "tanh", "hard-tanh"])
