@@ -1,4 +1,4 @@
-"""Spoken digits: accuracy by seed and by speaker, every target, a microcontroller, analog neurons.
+"""Spoken digits: accuracy by seed and by speaker, every target, a microcontroller.
 
     python benchmarks/spoken_digits.py accuracy FOLDER --save spoken-digits/accuracy
     python benchmarks/spoken_digits.py speakers FOLDER --save spoken-digits/speakers
@@ -6,7 +6,6 @@
     python benchmarks/spoken_digits.py energy FOLDER --save spoken-digits/energy
     python benchmarks/spoken_digits.py stream FOLDER --save spoken-digits/stream
     python benchmarks/spoken_digits.py chip FOLDER --save spoken-digits/cortex-m4
-    python benchmarks/spoken_digits.py analog FOLDER --save spoken-digits/analog
     python benchmarks/spoken_digits.py resume FOLDER --save spoken-digits/resume
 
 FOLDER keeps the trained networks; one that is there is not trained again. Needs the data
@@ -25,7 +24,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,10 +34,8 @@ import results
 import lmu_deploy as ld
 from converters.c.front_end import IntegerLogMel, front_end_files
 from converters.c.generator import Source, generate
-from lmu_deploy.core.files import write_text
 from lmu_deploy.core.graph.executor import run
 from lmu_deploy.core.graph.network import Network
-from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import load_float
 from lmu_deploy.tasks.base import get_task
@@ -321,130 +317,6 @@ def chip(folder: Path, _: int) -> Rows:
     return [*rows, ["both", *total, total[2] * frames / 1e6]]
 
 
-ANALOG = [
-    ("trained with noise", "{}"),
-    ("mismatch", ">{:.0%}"),
-    ("neurons a state", ">{:d}"),
-    ("neurons a unit", ">{:d}"),
-    ("calibration", "{}"),
-    ("chips", ">{:d}"),
-    ("recordings", ">{:d}"),
-    ("float, %", ">{:.2f}"),
-    ("on neurons, %", ">{:.2f}"),
-    ("same answer as float, %", ">{:.2f}"),
-    ("units on the host, %", ">{:.2f}"),
-]
-_CHIPS = (1,)
-_CALIBRATED_ON = 80
-_WEIGHT_BITS = 6
-
-
-@dataclass(frozen=True)
-class AnalogCase:
-    """A network and the simulated chip that it runs on.
-
-    Attributes
-    ----------
-    noise : bool
-        Whether the network was trained with the noise that such chips show.
-    mismatch : float
-    per_state, per_unit : int
-        Neurons of a state and of a unit.
-    calibration : {"dynamic", "none"}
-    """
-
-    noise: bool
-    mismatch: float
-    per_state: int
-    per_unit: int
-    calibration: str = "dynamic"
-
-    def network(self, folder: Path) -> Network:
-        """Return the network from the folder, trained if it is not there."""
-        if not self.noise:
-            return trained(folder, model="parallel")
-        path = folder / f"{TASK}-parallel-noise-{self.per_state}-{self.per_unit}.safetensors"
-        if not path.is_file():
-            chip = {
-                "profile": "generic-analog",
-                "mismatch": self.mismatch,
-                "neurons_per_state": self.per_state,
-                "neurons_per_unit": self.per_unit,
-                "weight_bits": _WEIGHT_BITS,
-                "calibration_samples": _CALIBRATED_ON,
-                "chips": 1,  # it calibrates for minutes; its seed is none of those below
-            }
-            state = path.with_suffix(".ckpt")
-            ld.train(TASK, "parallel", out=path, checkpoint=state, chip=chip)
-        return load_float(path, "the benchmark")
-
-    def key(self, chip_seed: int, limit: int) -> str:
-        """Return the name under which answers are kept."""
-        chip = (self.mismatch, self.per_state, self.per_unit, self.calibration, chip_seed, limit)
-        return ("noise/" if self.noise else "") + "/".join(map(str, chip))
-
-
-ANALOG_CASES = [
-    AnalogCase(False, 0.2, 50, 20),
-    AnalogCase(False, 0.2, 50, 40),
-    AnalogCase(False, 0.2, 50, 40, "none"),
-    AnalogCase(False, 0.2, 50, 80),
-    AnalogCase(True, 0.2, 50, 40),
-]
-
-
-def on_chip(folder: Path, case: AnalogCase, chip_seed: int, limit: int) -> dict[str, list[int]]:
-    """Return the answers of a chip to the first test recordings; the folder keeps them.
-
-    Beside them are those of the host, in float, from the memory's states on the chip.
-    """
-    kept = folder / "analog.json"
-    answers = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
-    key = case.key(chip_seed, limit)
-    if key not in answers:
-        network = case.network(folder)
-        neurons = ld.spike(
-            network,
-            TASK,
-            mismatch=case.mismatch,
-            neurons_per_state=case.per_state,
-            neurons_per_unit=case.per_unit,
-            calibration=case.calibration,
-            chip_seed=chip_seed,
-            weight_bits=_WEIGHT_BITS,
-            calibration_samples=_CALIBRATED_ON,
-        )
-        test = get_task(TASK).load().test.taken(slice(limit))
-        found = get_target("brian2").run(neurons, test.inputs, record=True)
-        assert found.states is not None
-        layers = as_layers(network, "the benchmark")
-        (layer,), m = layers.layers, found.states.m[:, -1]
-        h = np.maximum(m @ layer.hidden.memory_kernel + layer.hidden.bias, 0.0)
-        of_host = h @ layers.readout.kernel + layers.readout.bias
-        outputs = {"chip": found.outputs, "host": of_host}
-        answers[key] = {name: each.argmax(axis=1).tolist() for name, each in outputs.items()}
-        write_text(kept, json.dumps(answers) + "\n")
-    return dict(answers[key])
-
-
-def analog(folder: Path, limit: int) -> Rows:
-    """Run the parallel network on simulated analog chips of 6-bit weights, calibrated and not."""
-    test = get_task(TASK).load().test.taken(slice(limit))
-    rows: Rows = []
-    for case in ANALOG_CASES:
-        wanted = run(case.network(folder), test.inputs).argmax(axis=1)
-        found = [on_chip(folder, case, seed, limit) for seed in _CHIPS]
-        answers = np.array([each["chip"] for each in found])
-        shares = [np.mean(wanted == test.targets), np.mean(answers == test.targets)]
-        shares.append(np.mean(answers == wanted))
-        of_host = [each["host"] for each in found if "host" in each]  # not in earlier records
-        host = 100 * float(np.mean(np.array(of_host) == test.targets)) if of_host else None
-        sizes: list[results.Cell] = [case.mismatch, case.per_state, case.per_unit, case.calibration]
-        row: list[results.Cell] = ["yes" if case.noise else "no", *sizes, len(_CHIPS), limit]
-        rows.append([*row, *(100 * float(share) for share in shares), host])
-    return rows
-
-
 RESUME = [
     ("validation", "{}"),
     ("starts", ">{:d}"),
@@ -532,7 +404,6 @@ STUDIES: dict[str, tuple[Callable[[Path, int], Rows], results.Columns, int]] = {
     "energy": (energy, ENERGY, 300),
     "stream": (stream, STREAM, 300),
     "chip": (chip, CHIP, 1),
-    "analog": (analog, ANALOG, 60),
     "resume": (resume, RESUME, 10),
 }
 
@@ -543,7 +414,7 @@ def main() -> None:
     parser.add_argument("study", choices=sorted(STUDIES))
     parser.add_argument("folder", type=Path)
     parser.add_argument(
-        "--limit", type=int, help="samples of targets and analog, words, speakers, kills"
+        "--limit", type=int, help="samples of targets and energy, words, speakers, kills"
     )
     results.add_options(parser)
     options = parser.parse_args()
