@@ -65,10 +65,10 @@ def delay(order: int, presentation_ms: float) -> LMUNetwork:
     return LMUNetwork((layer,), Readout(np.eye(order), None), return_sequences=True)
 
 
-def noise(signals: int, holds: int, presentation_ms: float, seed: int) -> np.ndarray:
-    """Draw white noise to 1 Hz of rms 0.3, shape (signals, holds, 1)."""
-    cycles = max(holds * presentation_ms * 1e-3, 1.0)
-    return (white_noise(signals, holds, cycles, seed) * (0.3 / RMS))[:, :, None]
+def noise(signals: int, steps: int, presentation_ms: float, seed: int) -> np.ndarray:
+    """Draw white noise to 1 Hz of rms 0.3, shape (signals, steps, 1)."""
+    cycles = max(steps * presentation_ms * 1e-3, 1.0)
+    return (white_noise(signals, steps, cycles, seed) * (0.3 / RMS))[:, :, None]
 
 
 def error(run: Run, network: LMUNetwork, inputs: np.ndarray, presentation_ms: float) -> float:
@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--speed", action="store_true", help="neuron updates a second")
     parser.add_argument("--peers", help="a Python that has Nengo")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--lava-steps", type=int, default=50, help="holds of 10 ms")
+    parser.add_argument("--lava-steps", type=int, default=50, help="presentations of 10 ms")
     results.add_options(parser)
     options = parser.parse_args()
     if options.equality:

@@ -222,8 +222,8 @@ def run_memory(
     ----------
     memory : LoihiMemory
     boundary : Boundary
-    samples, holds : int
-    hold_steps : int
+    samples, presentations : int
+    presentation_steps : int
         Chip steps of one presentation.
     raster : bool
         Record every event of sample 0.
