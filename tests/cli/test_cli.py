@@ -40,21 +40,6 @@ def integer_file(float_file, lmu):
     return path
 
 
-@pytest.fixture
-def lmu(monkeypatch, capsys):
-    """Run the command line in this process; return exit code, output and error output."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["lmu-deploy", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        code = stop.value.code
-        out, err = capsys.readouterr()
-        return (0 if code is None else int(code)), out, err
-
-    return call
-
-
 def sentence(err: str) -> str:
     """Return the one line of an error on standard error, without progress lines."""
     lines = [line for line in err.splitlines() if line.startswith("lmu-deploy: ")]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
 
-from lmu_deploy.cli import main
 from lmu_deploy.cli.run import result_line
 from lmu_deploy.core.files import save
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
@@ -17,16 +15,13 @@ STEPS = 40
 
 
 @pytest.fixture
-def lmu(monkeypatch, capsys, tmp_path):
+def lmu(lmu, monkeypatch, tmp_path):
     """Run the command line in a folder of its own and return its output; it must succeed."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["lmu-deploy", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        assert not stop.value.code, err
+        code, out, err = lmu(*arguments)
+        assert not code, err
         return out
 
     return call

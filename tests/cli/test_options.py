@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import sys
 from pathlib import Path
 from typing import get_type_hints
 
@@ -21,7 +20,7 @@ from converters.options import (
     SpikeOptions,
     TaskQuantizeOptions,
 )
-from lmu_deploy.cli import app, main
+from lmu_deploy.cli import app
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.loading import load
 from lmu_deploy.core.options import options_of
@@ -104,20 +103,6 @@ def test_options_are_built_from_current_and_earlier_names():
     assert SpikeOptions(mismatch=0.1).changed() == {"mismatch": 0.1}
     with pytest.raises(InputError, match="mismach is not an option; known are"):
         SpikeOptions.build({"mismach": 0.1})
-
-
-@pytest.fixture
-def lmu(monkeypatch, capsys):
-    """Run the command line in this process; return the exit code, output and error output."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["lmu-deploy", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return call
 
 
 def test_earlier_spellings_of_commands_and_options_are_accepted_and_hidden(lmu, tmp_path):

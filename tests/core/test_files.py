@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+from equal_runs import assert_same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -21,16 +22,6 @@ def small_network(task="digits"):
     hidden = Hidden(np.ones((4, 3)), None, np.eye(3), None, "tanh")
     layer = LMULayer(np.ones((1, 2)), None, None, None, Memory.legendre(2, 6.0, 2), hidden)
     return LMUNetwork((layer,), Readout(np.ones((3, 1)), None), task=task)
-
-
-def assert_same(network, other):
-    tree, tensors = to_tree(network)
-    other_tree, other_tensors = to_tree(other)
-    assert tree == other_tree
-    assert list(tensors) == list(other_tensors)
-    for name, array in tensors.items():
-        assert other_tensors[name].dtype == array.dtype
-        np.testing.assert_array_equal(other_tensors[name], array)
 
 
 @settings(max_examples=100)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from browsers import OVERFLOW, chromium
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 WIDTHS = {1300: 900, 390: 844}
-OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 pytestmark = pytest.mark.xdist_group("docs site")
 pytest.importorskip("mkdocs", reason="the site needs the extra [docs]")
 
@@ -91,13 +89,8 @@ def test_the_notebooks_are_pages(site):
 @pytest.fixture(scope="module")
 def browser():
     """A Chromium that opens pages as files."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs the extra [dev]")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with chromium() as one:
+        yield one
 
 
 def test_the_search_finds_pages_without_a_server(browser, folder):

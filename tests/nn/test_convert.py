@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lmu_options import lmu_options
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load, save
@@ -15,30 +16,11 @@ from lmu_deploy.nn.convert import from_torch, to_sequence_model, to_torch
 
 
 @st.composite
-def lmu_configs(draw):
-    hidden = draw(st.sampled_from(["recurrent", "feedforward", "none"]))
-    train = draw(st.sampled_from(["nothing", "theta", "memory"]))
-    return LMUConfig(
-        units=0 if hidden == "none" else draw(st.integers(1, 6)),
-        order=draw(st.integers(1, 7)),
-        theta=draw(st.floats(1.0, 40.0)),
-        channels=draw(st.integers(1, 3)),
-        discretizer=draw(st.sampled_from(["zoh", "bilinear"])),
-        activation=draw(st.sampled_from(["linear", "relu", "tanh", "hard-tanh"])),
-        hidden=hidden,
-        input_to_hidden=draw(st.booleans()),
-        hidden_to_memory=hidden != "none" and draw(st.booleans()),
-        memory_to_memory=draw(st.booleans()),
-        memory_bias=draw(st.booleans()),
-        hidden_bias=draw(st.booleans()),
-        train_theta=train == "theta",
-        train_memory=train == "memory",
-    )
-
-
-@st.composite
 def models(draw):
-    layer = st.one_of(lmu_configs(), st.builds(LSTMConfig, units=st.integers(1, 5)))
+    layer = st.one_of(
+        lmu_options().map(lambda options: LMUConfig(**options)),
+        st.builds(LSTMConfig, units=st.integers(1, 5)),
+    )
     config = ModelConfig(
         n_in=draw(st.integers(1, 3)),
         n_out=draw(st.integers(1, 3)),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lmu_options import lmu_options
 
 from lmu_deploy.nn import LMU
 from lmu_deploy.nn.parallel import run_parallel
@@ -15,27 +16,8 @@ from lmu_deploy.nn.scans import run_coupled, run_driven
 
 @st.composite
 def layers(draw, dtype=torch.float64):
-    hidden = draw(st.sampled_from(["recurrent", "feedforward", "none"]))
-    train = draw(st.sampled_from(["nothing", "theta", "memory"]))
     torch.manual_seed(draw(st.integers(0, 1000)))
-    layer = LMU(
-        n_in=draw(st.integers(1, 4)),
-        units=0 if hidden == "none" else draw(st.integers(1, 6)),
-        order=draw(st.integers(1, 8)),
-        theta=draw(st.floats(1.0, 40.0)),
-        channels=draw(st.integers(1, 3)),
-        discretizer=draw(st.sampled_from(["zoh", "bilinear"])),
-        activation=draw(st.sampled_from(["linear", "relu", "tanh", "hard-tanh"])),
-        hidden=hidden,
-        input_to_hidden=draw(st.booleans()),
-        hidden_to_memory=hidden != "none" and draw(st.booleans()),
-        memory_to_memory=draw(st.booleans()),
-        memory_bias=draw(st.booleans()),
-        hidden_bias=draw(st.booleans()),
-        train_theta=train == "theta",
-        train_memory=train == "memory",
-        dtype=dtype,
-    )
+    layer = LMU(n_in=draw(st.integers(1, 4)), **draw(lmu_options()), dtype=dtype)
     disturb(layer)
     return layer
 

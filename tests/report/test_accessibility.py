@@ -7,10 +7,11 @@ node_modules, or the environment variable LMU_DEPLOY_AXE names an axe.min.js.
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
+from browsers import chromium
+from validations import CASES
 
 from lmu_deploy.api.quantize import quantize
 from lmu_deploy.fidelity import Result, write_fidelity
@@ -19,22 +20,10 @@ from lmu_deploy.report import write_report
 from lmu_deploy.report.comparison import write_comparison
 from targets.integer import IntegerTarget
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ROOT = Path(__file__).resolve().parents[2]
 AXE = Path(os.environ.get("LMU_DEPLOY_AXE", ROOT / "node_modules/axe-core/axe.min.js"))
 PUBLISHED = sorted((ROOT / "docs" / "reports").glob("*/report.html"))
 LOOKS = [(1280, "light"), (390, "dark")]
-CASES = [
-    "digits",
-    "signal",
-    "explained",
-    "nothing recorded",
-    "no events",
-    "long names",
-    "one sample",
-    "three layers",
-    "no targets",
-]
 
 # Rules of WCAG 2.0, 2.1 and 2.2 at A and AA, and what axe calls best practice.
 RUN = """async () => {
@@ -47,15 +36,10 @@ RUN = """async () => {
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine; apt-get install chromium")
     if not AXE.is_file():
         pytest.skip("no axe-core on this machine; npm install --no-save axe-core")
-    with sync_api.sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-background-networking"]
-        with playwright.chromium.launch(executable_path=CHROMIUM, args=flags) as one:
-            yield one
+    with chromium() as one:
+        yield one
 
 
 def violations(browser, path, look):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
+from browsers import OVERFLOW, chromium
+from validations import CASES
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 WIDTHS = {1280: 900, 390: 844}
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = sorted((ROOT / "docs" / "reports").glob("*/report.html"))
-
-OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 # For every drawing that is shown: how much is drawn besides the frame, texts that leave it or meet.
 DRAWINGS = """() => [...document.querySelectorAll('figure svg')].filter(s => s.checkVisibility())
@@ -50,13 +48,8 @@ CUT = """() => [...document.querySelectorAll('h1, h2, h3, p, dt, dd, li, caption
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine; apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-background-networking"]
-        with playwright.chromium.launch(executable_path=CHROMIUM, args=flags) as one:
-            yield one
+    with chromium() as one:
+        yield one
 
 
 @pytest.fixture
@@ -103,19 +96,7 @@ def check(page, messages):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize(
-    "case",
-    [
-        "digits",
-        "signal",
-        "explained",
-        "nothing recorded",
-        "no events",
-        "long names",
-        "one sample",
-        "three layers",
-    ],
-)
+@pytest.mark.parametrize("case", [case for case in CASES if case != "no targets"])
 def test_reports_are_drawn(case, width, opened):
     check(*opened(case, width))
 

@@ -13,6 +13,7 @@ from importlib.resources import files
 from types import SimpleNamespace
 
 import pytest
+from validations import CASES
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError
 from lmu_deploy.fidelity import Result, write_fidelity
@@ -22,17 +23,6 @@ from lmu_deploy.report import write_report
 from lmu_deploy.report.plots.metric import shortened
 from lmu_deploy.report.wording import metric_value
 
-CASES = [
-    "digits",
-    "signal",
-    "explained",
-    "nothing recorded",
-    "no events",
-    "long names",
-    "one sample",
-    "three layers",
-    "no targets",
-]
 VOID = {"meta", "link", "wbr", "path", "use", "rect"}
 HOSTILE = "<script>alert(1)</script>\"'&\x01 $x_"
 

@@ -1,10 +1,24 @@
-"""Compare runs of two targets that are both exact."""
+"""Compare runs of two targets that are both exact, and networks with what a file kept of them."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from lmu_deploy.core.files import to_tree
 from targets.base import Run
+
+
+def assert_same(network: Any, other: Any) -> None:
+    """Check that two networks have the same fields, and arrays of the same types and values."""
+    tree, tensors = to_tree(network)
+    other_tree, other_tensors = to_tree(other)
+    assert tree == other_tree
+    assert list(tensors) == list(other_tensors)
+    for name, array in tensors.items():
+        assert other_tensors[name].dtype == array.dtype
+        np.testing.assert_array_equal(other_tensors[name], array)
 
 
 def differences(ours: Run, theirs: Run) -> list[str]:

@@ -8,7 +8,7 @@ and only signals of one clock, which are equally long for inputs of any length, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -21,7 +21,7 @@ from lmu_deploy.core.graph.network import INPUT, Network, Node
 from lmu_deploy.core.graph.operator import Operator, Shape
 from lmu_deploy.core.graph.pointwise import NAMES, Activation, Add, Concat, Multiply
 from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
-from lmu_deploy.core.graph.time import REDUCTIONS, Delay, Pool, Reduce, Reverse, RunningMean
+from lmu_deploy.core.graph.time import REDUCTIONS, Delay, Mask, Pool, Reduce, Reverse, RunningMean
 from lmu_deploy.core.network import Memory
 
 CELLS = (SimpleRNN, LSTM, GRU)
@@ -93,6 +93,22 @@ def inputs_for(network: Network, samples: int, steps: int, seed: int = 0) -> np.
     if tables:
         return rng.integers(0, min(tables), size=shape).astype(np.float64)
     return rng.normal(size=shape)
+
+
+def masked_run(network: Network, seed: int) -> tuple[Network, np.ndarray, np.ndarray]:
+    """Return a network behind a mask, inputs with frames of padding, and which frames count."""
+    rng, least = np.random.default_rng(seed), fewest_steps(network)
+    inputs = inputs_for(network, 3, least + 12, seed)
+    counts = rng.random(inputs.shape[:2]) < 0.7
+    counts[:, :least] = True
+    counts = rng.permuted(counts, axis=1)
+    inputs[~counts] = 2.5
+    behind = [
+        replace(node, inputs=tuple("mask" if name == INPUT else name for name in node.inputs))
+        for node in network.nodes
+    ]
+    mask = Node("mask", Mask(2.5), (INPUT,))
+    return replace(network, nodes=(mask, *behind)), inputs, counts
 
 
 def steps_of(network: Network, steps: int) -> dict[str, int]:

@@ -144,6 +144,12 @@ def _frames(edge: Edge, frames: int) -> int:
     return len(range(max(edge.offsets), frames + edge.after, edge.stride))
 
 
+def kinds_of(base: type) -> set[type]:
+    """Return the package's classes below one that have none of the package's below them."""
+    below = [kind for kind in base.__subclasses__() if kind.__module__.startswith("lmu_deploy.")]
+    return {kind for each in below for kind in kinds_of(each)} if below else {base}
+
+
 class _Graph:
     """Adds drawn populations and edges; hypothesis draws what there is, NumPy the integers."""
 

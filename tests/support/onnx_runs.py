@@ -1,10 +1,22 @@
-"""Run ONNX models in ONNX Runtime, whole or step by step."""
+"""Run ONNX models in ONNX Runtime, whole or step by step; go through their graphs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
+
+def graphs_of(graph: Any) -> Iterator[Any]:
+    """Yield a graph and the bodies of its Scans and Loops."""
+    import onnx
+
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from graphs_of(attribute.g)
 
 
 def session(model: Any) -> Any:

@@ -31,6 +31,17 @@ from targets.integer import IntegerTarget
 from targets.reference import ReferenceTarget
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "models" / "digits.safetensors"
+CASES = (
+    "digits",
+    "signal",
+    "explained",
+    "nothing recorded",
+    "no events",
+    "long names",
+    "one sample",
+    "three layers",
+    "no targets",
+)
 SIZES = {"input": 8, "layer0/memory": 48, "layer0/hidden": 32}
 
 
@@ -325,7 +336,7 @@ def edge_cases(digits):
 
 @pytest.fixture(scope="session")
 def cases(digits, signal, edge_cases):
-    """All validations by name."""
+    """All validations by name, those of `CASES`."""
     return {"digits": digits, "signal": signal, "explained": make_explained(), **edge_cases}
 
 

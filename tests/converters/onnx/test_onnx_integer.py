@@ -8,7 +8,7 @@ import pytest
 from equal_runs import differences
 from hypothesis import assume, given, settings
 from integer_graphs import KINDS, fewest_steps, graph_runs, integer_graphs
-from onnx_runs import run_model, run_steps
+from onnx_runs import graphs_of, run_model, run_steps
 
 from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError, RunError
@@ -224,15 +224,6 @@ def test_a_network_of_the_papers_size_equals_the_simulator():
     assert np.abs(theirs.states.m).max() > 2**18
 
 
-def graphs(graph):
-    """A graph and the bodies of its Scans and Loops."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from graphs(attribute.g)
-
-
 WHOLE = {onnx.TensorProto.INT8, onnx.TensorProto.INT32, onnx.TensorProto.INT64}
 
 
@@ -251,9 +242,11 @@ def test_the_graph_has_only_integers_and_avoids_what_errs_on_int64(network):
     for model in models:
         check_onnx(model)
         assert {tensor.data_type for tensor in model.graph.initializer} <= WHOLE
-        names = [output for graph in graphs(model.graph) for n in graph.node for output in n.output]
+        names = [
+            output for graph in graphs_of(model.graph) for n in graph.node for output in n.output
+        ]
         assert len(names) == len(set(names))
-        for graph in graphs(model.graph):
+        for graph in graphs_of(model.graph):
             known = {value.name: value for value in (*graph.value_info, *graph.output)}
             for node in graph.node:
                 for output in node.output:

@@ -1,15 +1,14 @@
 """Float ONNX models in ONNX Runtime, compared with the float64 executor of the graph."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import fewest_steps, inputs_for, networks, runs, steps_of
+from graphs import masked_run, networks, runs, steps_of
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from onnx_runs import error, run_model, run_steps, session, step_error
+from onnx_runs import error, graphs_of, run_model, run_steps, session, step_error
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import load
@@ -21,7 +20,7 @@ from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import INPUT, OPERATORS, Network, Node
 from lmu_deploy.core.graph.pointwise import NAMES, Activation, Add
 from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
-from lmu_deploy.core.graph.time import Mask, Pool, Reduce, Reverse
+from lmu_deploy.core.graph.time import Pool, Reduce, Reverse
 from lmu_deploy.core.network import FLOAT_CLASSES, Memory
 from lmu_deploy.core.reference import run_reference
 
@@ -101,21 +100,13 @@ def test_drawn_networks_answer_as_the_executor(drawn):
 @given(networks(), st.integers(0, 2**32 - 1))
 def test_padding_that_a_mask_leaves_out(network, seed):
     assume(not any(isinstance(node.operator, Embedding) for node in network.nodes))
-    rng = np.random.default_rng(seed)
-    steps = fewest_steps(network) + 12
-    inputs = inputs_for(network, 3, steps, seed).astype(np.float32)
-    counts = rng.random((3, steps)) < 0.7
-    counts[:, : fewest_steps(network)] = True
-    counts = rng.permuted(counts, axis=1)
-    inputs[~counts] = 2.5
-    behind = [
-        replace(n, inputs=tuple("mask" if i == INPUT else i for i in n.inputs))
-        for n in network.nodes
-    ]
-    masked = replace(network, nodes=(Node("mask", Mask(2.5), (INPUT,)), *behind))
+    masked, inputs, counts = masked_run(network, seed)
+    inputs = inputs.astype(np.float32)
     expected = run(masked, inputs)
     assert error(run_model(to_onnx(masked), inputs)["output"], expected) <= TOLERANCE
-    if any(isinstance(n.operator, Reverse) or getattr(n.operator, "right", 0) for n in behind):
+    if any(
+        isinstance(n.operator, Reverse) or getattr(n.operator, "right", 0) for n in network.nodes
+    ):
         return
     outputs = run_steps(to_onnx_step(masked), inputs)
     for sample, found in enumerate(outputs):
@@ -271,21 +262,12 @@ def test_time_is_not_unrolled_and_is_dynamic_like_batch(rng):
     assert shapes == [["batch", "time", 2], ["batch", "time", 4]]
 
 
-def graphs(graph):
-    """A graph and the bodies of its Scans."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from graphs(attribute.g)
-
-
 @pytest.mark.parametrize("export", [to_onnx, to_onnx_step])
 def test_every_tensor_is_named_and_has_a_shape(rng, export):
     network = stack(rng)
     model = export(network)
     check_onnx(model)
-    for graph in graphs(model.graph):
+    for graph in graphs_of(model.graph):
         known = {value.name: value for value in (*graph.value_info, *graph.output)}
         for node in graph.node:
             assert node.name
@@ -339,7 +321,9 @@ def test_a_shared_array_is_stored_once(rng):
     for model in (to_onnx(network), to_onnx_step(network)):
         sizes = [list(tensor.dims) for tensor in model.graph.initializer]
         assert sizes.count([64, 64]) == 1
-        assert not any(node.op_type == "Constant" for g in graphs(model.graph) for node in g.node)
+        assert not any(
+            node.op_type == "Constant" for g in graphs_of(model.graph) for node in g.node
+        )
         assert len(model.SerializeToString()) < 2 * 64 * 64 * 8
 
 

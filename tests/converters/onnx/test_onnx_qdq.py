@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from integer_graphs import KINDS, graph_runs
-from onnx_runs import run_model
+from onnx_runs import graphs_of, run_model
 
 from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError
@@ -184,14 +184,6 @@ def test_products_of_int8_do_not_saturate():
     assert deviation(outputs, expected) < BOUND
 
 
-def graphs(graph):
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from graphs(attribute.g)
-
-
 @pytest.mark.parametrize("bits", [8, 12])
 def test_weights_and_messages_are_quantized_wherever_they_are_multiplied(bits):
     given = example("recurrent")
@@ -200,7 +192,7 @@ def test_weights_and_messages_are_quantized_wherever_they_are_multiplied(bits):
     )
     weights = {t.name: t.data_type for t in model.graph.initializer}
     products = 0
-    for graph in graphs(model.graph):
+    for graph in graphs_of(model.graph):
         makers = {output: node for node in graph.node for output in node.output}
         for node in (node for node in graph.node if node.op_type == "MatMul"):
             messages, matrix = (makers[name] for name in node.input)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from layered import layered, relayered
+from needs import ENGINES
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -24,18 +25,6 @@ from targets.base import get_target
 from targets.integer import IntegerTarget, step
 from targets.integer.numpy_engine import NumpyEngine
 from targets.lava.neurons import Axon
-
-ENGINES = [
-    "numpy",
-    "torch",
-    pytest.param(
-        "numba",
-        marks=pytest.mark.skipif(
-            importlib.util.find_spec("numba") is None,
-            reason="numba is not installed: pip install 'lmu-deploy[fast]'",
-        ),
-    ),
-]
 
 STEPS = 24
 REALIZATIONS = ("dense-incremental", "schur", "sign-taylor")

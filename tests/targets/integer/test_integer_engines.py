@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from layered import layered, relayered
+from needs import needs
 
 from converters.quantize import quantize
 from lmu_deploy.core.errors import InputError, RunError
@@ -26,10 +27,7 @@ from targets.integer.run import cut
 
 torch = pytest.importorskip("torch", reason="the torch engine needs torch")
 torch_engine = pytest.importorskip("targets.integer.torch_engine")
-NEEDS_NUMBA = pytest.mark.skipif(
-    find_spec("numba") is None, reason="numba is not installed: pip install 'lmu-deploy[fast]'"
-)
-FAST = ["torch", pytest.param("numba", marks=NEEDS_NUMBA)]
+FAST = ["torch", pytest.param("numba", marks=needs("numba"))]
 
 
 def psmnist_like(rng, order=256, units=212, theta=784.0):

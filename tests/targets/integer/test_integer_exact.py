@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layered import layered, relayered
+from needs import ENGINES
 
 from lmu_deploy.core.integer.functions import PiecewiseLinear
 from lmu_deploy.core.integer.graph import memory_line
@@ -26,11 +26,6 @@ from lmu_deploy.core.integer.layered import (
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Connection, Format
 from targets.integer import IntegerTarget, step
-
-NEEDS_NUMBA = pytest.mark.skipif(
-    find_spec("numba") is None, reason="numba is not installed: pip install 'lmu-deploy[fast]'"
-)
-ENGINES = ["numpy", "torch", pytest.param("numba", marks=NEEDS_NUMBA)]
 
 
 class Naive:

@@ -5,7 +5,6 @@ Files of version 0.1 kept LSTM layers on the host; they load, and run as they di
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from layered import layered
+from needs import needs
 
 from converters.quantize import quantize
 from converters.quantize.sparsity import with_fraction
@@ -30,13 +30,6 @@ from lmu_deploy.hardware.preflight import check
 from lmu_deploy.hardware.profile import load_profile
 from targets.base import get_target
 from targets.integer import IntegerTarget, step
-
-
-def needs(library):
-    return pytest.mark.skipif(
-        importlib.util.find_spec(library) is None,
-        reason=f"{library} is not installed; run lmu-deploy doctor --fix",
-    )
 
 
 def lstm(rng, n_in, units):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
-import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from needs import needs
 
 from lmu_deploy.core.integer.network import IntegerNetwork
 from targets.base import Run
@@ -16,13 +14,6 @@ from targets.integer import IntegerTarget
 
 FOR_ONNX = 100
 SEEDS = st.integers(0, 1000)
-
-
-def needs(library: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(
-        importlib.util.find_spec(library) is None,
-        reason=f"{library} is not installed; run lmu-deploy doctor --fix",
-    )
 
 
 def differences(ours: Run, theirs: Run) -> list[str]:

@@ -7,14 +7,14 @@ first.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 
 import numpy as np
 import pytest
 from equal_runs import differences
 from hypothesis import HealthCheck, Phase, given, settings
-from integer_graphs import graph_runs
+from integer_graphs import graph_runs, kinds_of
+from needs import needs
 
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
 from lmu_deploy.core.integer.populations import Population
@@ -29,10 +29,7 @@ ALWAYS_THE_SAME = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("lava") is None,
-    reason="lava-nc is not installed; run lmu-deploy doctor --fix",
-)
+pytestmark = needs("lava")
 
 
 def drawn(number: int, most: int) -> list[tuple[IntegerNetwork, np.ndarray]]:
@@ -67,12 +64,6 @@ def test_lava_equals_the_simulator(runs):
         assert differences(run, simulator) == [], f"network {number}: {network}"
         for place, raster in run.rasters.items():
             assert raster.sum() == run.events[place][0].sum()
-
-
-def kinds_of(base):
-    """Return the package's classes below one that have none of the package's below them."""
-    below = [kind for kind in base.__subclasses__() if kind.__module__.startswith("lmu_deploy.")]
-    return {kind for each in below for kind in kinds_of(each)} if below else {base}
 
 
 def test_they_cover_the_representation(runs):

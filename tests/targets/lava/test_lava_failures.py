@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import re
 import signal
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import needs
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError, RunError
 from lmu_deploy.core.integer.layered import (
@@ -32,10 +32,7 @@ from targets.lava.records import NETWORK
 
 linux = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")
 LONG = 100_000
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("lava") is None,
-    reason="lava-nc is not installed; run lmu-deploy doctor --fix",
-)
+pytestmark = needs("lava")
 
 
 def connection(n_out, n_in, weight=1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 
@@ -10,16 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from needs import needs
 
 from lmu_deploy.core.integer.functions import PiecewiseLinear, Segments
 from targets import workers
 from targets.lava.neurons import Axon, evaluate, multiply_shift, saturate
 from targets.lava.schedule import Timeline, Timetable
 
-needs_lava = pytest.mark.skipif(
-    importlib.util.find_spec("lava") is None,
-    reason="lava-nc is not installed; run lmu-deploy doctor --fix",
-)
+needs_lava = needs("lava")
 
 
 def python(source: str) -> subprocess.CompletedProcess:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 
 import numpy as np
 import pytest
 from equal_runs import differences
+from integer_graphs import kinds_of
+from needs import needs
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.frames import LayerNorm
@@ -25,10 +26,7 @@ from targets.lava import LavaTarget
 from targets.lava.plan import make_plan
 from targets.lava.schedule import frame_rates, levels, stage_count
 
-needs_lava = pytest.mark.skipif(
-    importlib.util.find_spec("lava") is None,
-    reason="lava-nc is not installed; run lmu-deploy doctor --fix",
-)
+needs_lava = needs("lava")
 
 MESSAGE, DRIVE, STATE = Format(9, 2.0**-7), Format(14, 2.0**-9), Format(18, 2.0**-13)
 
@@ -341,12 +339,6 @@ def test_one_changed_row_is_detected(runs):
     found = differences(run, IntegerTarget("numpy").run(other, inputs, record=True))
     assert "states node.1" in found
     assert "states readout" in found
-
-
-def kinds_of(base):
-    """Return the package's classes below one that have none of the package's below them."""
-    below = [kind for kind in base.__subclasses__() if kind.__module__.startswith("lmu_deploy.")]
-    return {kind for each in below for kind in kinds_of(each)} if below else {base}
 
 
 def test_every_population_is_run():

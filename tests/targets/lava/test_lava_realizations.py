@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 
 import numpy as np
 import pytest
+from needs import needs
 
 from converters.quantize import quantize
 from lmu_deploy.core.graph.network import Network
@@ -19,10 +19,7 @@ from targets.integer import IntegerTarget
 from targets.lava import LavaTarget
 from targets.lava.plan import make_plan
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("lava") is None,
-    reason="lava-nc is not installed; run lmu-deploy doctor --fix",
-)
+pytestmark = needs("lava")
 
 # Networks of targets.conformance.fixtures: `memory` has no hidden units, `recurrent` has e_h, e_m
 # and two channels, `stacked` two layers with biases.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
-import pytest
+from needs import needs
 
 from lmu_deploy.core.integer.functions import PiecewiseLinear
 from lmu_deploy.core.integer.layered import (
@@ -18,10 +16,7 @@ from lmu_deploy.core.integer.layered import (
 from lmu_deploy.core.integer.parts import Connection, Format
 from targets.lava import LavaTarget
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("lava") is None,
-    reason="lava-nc is not installed; run lmu-deploy doctor --fix",
-)
+pytestmark = needs("lava")
 
 
 def connection(rng, n_out, n_in):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import pytest
+from needs import needs
 
 from lmu_deploy.core.integer.functions import PiecewiseLinear
 from lmu_deploy.core.integer.layered import (
@@ -20,10 +19,7 @@ from targets.base import Run
 from targets.integer import IntegerTarget
 from targets.lava import LavaTarget
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("lava") is None,
-    reason="lava-nc is not installed; run lmu-deploy doctor --fix",
-)
+pytestmark = needs("lava")
 
 Vector = list[int]
 

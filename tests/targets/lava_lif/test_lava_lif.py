@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import pytest
+from needs import needs
 
 from converters.loihi import loihi_spike, neurons
 from lmu_deploy.core.errors import RunError
@@ -20,10 +19,7 @@ from targets.spiking.layers import Job
 from targets.spiking.target import run_job, simulate_fixed
 from tests.support.loihi_graphs import drawn_graph, two_blocks
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("lava") is None,
-    reason="lava-nc is not installed; run lmu-deploy doctor --fix",
-)
+pytestmark = needs("lava")
 
 
 NETWORKS, MEMORIES_EACH = 10, 5
