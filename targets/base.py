@@ -298,13 +298,10 @@ def flat_frames(inputs: Any) -> np.ndarray:
 
 def check_frames(network: IntegerNetwork, steps: int) -> None:
     """Raise InputError unless every population has a frame, and a reduction one to reduce."""
+    from lmu_deploy.core.graph.executor import check_counts
     from lmu_deploy.core.integer.graph import taken_frames  # which imports SciPy
 
-    for place, frames in taken_frames(network, steps).items():
-        if not frames:
-            raise InputError(
-                f"{steps} steps of the input give no frame of {place}; give more steps."
-            )
+    check_counts(steps, lambda steps: taken_frames(network, steps))
 
 
 def checked_inputs(target: Target, network: Any, inputs: np.ndarray) -> np.ndarray:

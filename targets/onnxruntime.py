@@ -21,6 +21,7 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError, MissingDependencyError, RunError
 from lmu_deploy.core.graph.executor import check_frames as checked_frames
+from lmu_deploy.core.graph.executor import check_steps
 from lmu_deploy.core.graph.linear import Embedding
 from lmu_deploy.core.graph.network import INPUT, Network
 from lmu_deploy.core.integer.graph import (
@@ -366,6 +367,7 @@ class OnnxRuntimeTarget:
         check_supported(self, network)
         if isinstance(network, Network):
             inputs = checked_frames(inputs, network.frame)
+            check_steps(network, inputs.shape[1])
             check_tokens(network, inputs)
         else:
             inputs = check_inputs(flat_frames(inputs), network.n_in)

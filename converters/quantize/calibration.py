@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import count
 
 import numpy as np
 
 from converters.options import CALIBRATION_METHODS
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.graph.executor import check_frames
+from lmu_deploy.core.graph.executor import check_frames, check_steps
 from lmu_deploy.core.graph.linear import Dense
 from lmu_deploy.core.graph.lmu import LMU
 from lmu_deploy.core.graph.memory import LinearMemory
@@ -139,12 +138,7 @@ def calibrate(
     graph: Network = as_graph(network)
     inputs = check_frames(inputs, graph.frame)
     samples, steps = inputs.shape[:2]
-    if steps and graph.frames(steps) < 1:
-        least = next(n for n in count(steps) if graph.frames(n) > 0)
-        raise InputError(
-            f"calibration inputs have {steps} steps, and a node of the network has its first frame "
-            f"after {least}; give inputs of at least {least} steps."
-        )
+    check_steps(graph, steps, "the calibration inputs")
     width = sum(_width(node, graph) for node in graph.nodes)
     batch = max(1, min(samples, _BATCH_BYTES // (8 * steps * width)))
     measured: dict[Place, _Measured] = {}

@@ -17,7 +17,7 @@ from lmu_deploy.core.integer.memories import Series
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.progress import Progress
-from targets.base import Run, States, check_run
+from targets.base import Run, States, check_frames, check_run
 from targets.c.toolchain import CortexM4, Host, Toolchain
 
 _SAMPLES_AT_ONCE = 64
@@ -50,6 +50,7 @@ class CTarget:
     ) -> Run:
         """Compile the network once and run all inputs; see :class:`targets.base.Target`."""
         inputs, seed = check_run(self, network, inputs, seed)
+        check_frames(network, inputs.shape[1])
         start = time.perf_counter()
         source = generate(network, "network")
         with tempfile.TemporaryDirectory(prefix="lmu-deploy-c-") as folder:

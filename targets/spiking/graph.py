@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from converters.spiking.graph.simulator import Circuit, GraphSimulator, HostValues, simulated
+from lmu_deploy.core.graph.executor import check_steps
 from lmu_deploy.core.graph.pointwise import Activation
 from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.progress import Progress
@@ -161,6 +162,7 @@ class GraphRunner:
         progress: Progress | None = None,
     ) -> None:
         self.inputs = check_inputs(flat_frames(inputs), graph.n_in)
+        check_steps(graph.host, self.inputs.shape[1])
         self.target, self.graph, self.run_stage = target, graph, run_stage
         self.seed, self.settings = check_integer("seed", seed, 0, 2**32 - 1), settings
         self.progress = progress

@@ -1,11 +1,12 @@
 """Networks as graphs: the fast forms against the plain loop, and both against other code."""
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from graphs import fewest_steps, inputs_for, networks, runs, steps_of
+from graphs import fewest_steps, inputs_for, masked_run, networks, runs, steps_of
 from hypothesis import Phase, assume, given, seed, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ from lmu_deploy.core.graph.memory import LinearMemory
 from lmu_deploy.core.graph.network import GRAPH_CLASSES, INPUT, OPERATORS, Network, Node
 from lmu_deploy.core.graph.pointwise import Activation, Add
 from lmu_deploy.core.graph.recurrent import GRU, LSTM, SimpleRNN
-from lmu_deploy.core.graph.time import Mask, Pool, Reduce
+from lmu_deploy.core.graph.time import Delay, Mask, Pool, Reduce, Reverse
 from lmu_deploy.core.graph.transforms import as_layers, fold, prune
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, LSTMLayer, Memory, Readout
 from lmu_deploy.core.reference import run_reference
@@ -54,6 +55,32 @@ def test_the_strategy_draws_every_operator():
 def test_the_fast_forms_agree_with_the_plain_loop(drawn):
     network, inputs = drawn
     close(run(network, inputs), run_stepwise(network, inputs))
+
+
+CHANGES_LENGTH = st.sampled_from([None, Conv1d, Pool, Delay, Reverse])
+
+
+@settings(max_examples=60)
+@given(st.data(), st.integers(1, 3), st.integers(0, 2**32 - 1))
+def test_a_few_steps_are_computed_or_refused(data, steps, start):
+    """Where every signal has a frame, the forms agree; else all say how many steps it takes."""
+    network = data.draw(networks(most_nodes=5, first=data.draw(CHANGES_LENGTH)))
+    inputs, least = inputs_for(network, 2, steps, start), fewest_steps(network)
+    if steps >= least:
+        found = run(network, inputs)
+        close(found, run_stepwise(network, inputs))
+        recorded = record_states(network, inputs).answers
+        close(found, recorded if network.return_sequences else recorded[:, -1])
+        return
+    name = next(name for name, frames in steps_of(network, steps).items() if frames < 1)
+    words = f"of the input gives? no frame of {re.escape(name)}; give at least {least} steps"
+    for compute in (run, run_stepwise, record_states):
+        with pytest.raises(InputError, match=words):
+            compute(network, inputs)
+    longer = inputs_for(network, 2, least, start)
+    assert np.isfinite(run(network, longer)).all()
+    with pytest.raises(InputError, match=words.replace("the input", "the shortest sequence")):
+        run(network, longer, np.array([least, steps]))
 
 
 @settings(max_examples=15)
@@ -266,24 +293,33 @@ def test_frames_of_padding_count_nowhere(network, start):
     """A network behind a mask answers as it does alone to the frames that are not padding."""
     assume(not any(isinstance(node.operator, Embedding) for node in network.nodes))
     assume(not any(getattr(node.operator, "right", 0) for node in network.nodes))
-    rng = np.random.default_rng(start)
-    steps = fewest_steps(network) + 12
-    inputs = inputs_for(network, 3, steps, start)
-    counts = rng.random((3, steps)) < 0.7
-    counts[:, : fewest_steps(network)] = True
-    counts = rng.permuted(counts, axis=1)
-    inputs[~counts] = 2.5
-    behind = [
-        replace(n, inputs=tuple("mask" if i == INPUT else i for i in n.inputs))
-        for n in network.nodes
-    ]
-    masked = replace(network, nodes=(Node("mask", Mask(2.5), (INPUT,)), *behind))
+    masked, inputs, counts = masked_run(network, start)
     found, stepwise = run(masked, inputs), run_stepwise(masked, inputs)
     for sample in range(3):
         alone = run(network, inputs[sample, counts[sample]][None])[0]
         counted = steps_of(network, int(counts[sample].sum()))[network.output]
         for answer in (found, stepwise):
             close(answer[sample, :counted] if network.return_sequences else answer[sample], alone)
+
+
+@pytest.mark.parametrize("kind", ["last", "mean", "max", "sum", ""])
+def test_padding_that_leaves_too_few_frames_is_refused(rng, kind):
+    nodes = [
+        Node("mask", Mask(), (INPUT,)),
+        Node("conv", Conv1d(weights(rng, 4, 1, 2)), ("mask",)),
+        *([Node("once", Reduce(kind), ("conv",))] if kind else []),
+    ]
+    network = Network(tuple(nodes), (1,), nodes[-1].name)
+    inputs = rng.normal(size=(3, 8, 1))
+    inputs[1, 4:] = 0.0
+    close(run(network, inputs)[1, :1] if not kind else run(network, inputs)[1],
+          run_stepwise(network, inputs[1:2, :4])[0])  # fmt: skip
+    inputs[1, 2:] = 0.0
+    for compute in (run, record_states):
+        with pytest.raises(InputError, match="sequence 1 has 2 frames that count before node conv"):
+            compute(network, inputs)
+    with pytest.raises(InputError, match="too few frames besides its padding"):
+        run_stepwise(network, inputs)
 
 
 def test_a_mask_needs_a_frame_that_counts():

@@ -8,8 +8,9 @@ the fast forms are tested against.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import INPUT, Network, Node
 from lmu_deploy.core.graph.time import Mask, Reduce
 from lmu_deploy.core.progress import Progress
+from lmu_deploy.core.representation import counted
 from lmu_deploy.core.validation import check_array
 
 _VALUES_AT_ONCE = 2**26
@@ -55,10 +57,8 @@ def run(
     InputError
         When inputs or lengths do not fit.
     """
-    inputs = check_frames(inputs, network.frame)
+    inputs, lengths = _checked(network, inputs, lengths)
     samples, steps = inputs.shape[:2]
-    if lengths is not None:
-        lengths = check_lengths(lengths, samples, steps)
     if batch_size is None:
         batch_size = min(samples, at_once(network, steps))
     parts = []
@@ -121,9 +121,7 @@ def record_states(
     InputError
         When inputs or lengths do not fit, or there is no node of a name.
     """
-    inputs = check_frames(inputs, network.frame)
-    if lengths is not None:
-        lengths = check_lengths(lengths, *inputs.shape[:2])
+    inputs, lengths = _checked(network, inputs, lengths)
     if unknown := [name for name in nodes if name not in network.shapes]:
         known = ", ".join(node.name for node in network.nodes)
         raise InputError(f"the network has no node {unknown[0]!r}; its nodes are {known}.")
@@ -137,12 +135,24 @@ def record_states(
         elif len({len(x[0]) for x in given}) > 1:  # answers to different numbers of steps
             given = [x[:, -1:] for x in given]
         before = counts[node.inputs[0]]
-        counts[node.name] = node.operator.counted(before, *given)
+        counts[node.name] = _counted(node, before, given)
         values[node.name], found = node.operator.trace(*given, lengths=before)
         for part, array in found.items():
             states[part][node.name] = array
     wanted = {name: values[name] for name in nodes}
     return Recording(states["memory"], states["hidden"], wanted, values[network.output])
+
+
+def _checked(network: Network, inputs: Any, lengths: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return inputs and lengths, if there are any, that give every node a frame."""
+    inputs = check_frames(inputs, network.frame)
+    if lengths is not None:
+        lengths = check_lengths(lengths, *inputs.shape[:2])
+    if lengths is None or lengths.min() == inputs.shape[1]:
+        check_steps(network, inputs.shape[1])
+    else:
+        check_steps(network, int(lengths.min()), "the shortest sequence")
+    return inputs, lengths
 
 
 def check_frames(inputs: Any, frame: tuple[int, ...]) -> np.ndarray:
@@ -160,6 +170,41 @@ def check_frames(inputs: Any, frame: tuple[int, ...]) -> np.ndarray:
     if 0 in checked.shape[:2]:
         raise InputError("input has no samples or no steps; give at least one of each.")
     return checked
+
+
+def check_counts(
+    steps: int, counts: Callable[[int], Mapping[Any, int]], inputs: str = "the input"
+) -> None:
+    """Raise InputError unless an input has so many steps that everything has a frame.
+
+    Parameters
+    ----------
+    steps : int
+    counts : callable
+        Returns from a number of steps how many frames each node or population has.
+    inputs : str
+        What has the steps.
+    """
+    without = [name for name, frames in counts(steps).items() if frames < 1]
+    if not without:
+        return
+
+    def enough(steps: int) -> bool:
+        return min(counts(steps).values()) > 0
+
+    most = max(steps, 1)
+    while not enough(most):
+        most *= 2
+    least = bisect_left(range(most), True, lo=steps, key=enough)
+    raise InputError(
+        f"{counted(steps, 'step')} of {inputs} {'gives' if steps == 1 else 'give'} no frame of "
+        f"{without[0]}; give at least {least} steps."
+    )
+
+
+def check_steps(network: Network, steps: int, inputs: str = "the input") -> None:
+    """Raise InputError unless every node has a frame for so many steps; see `check_counts`."""
+    check_counts(steps, network.frame_counts, inputs)
 
 
 def check_lengths(lengths: Any, samples: int, steps: int) -> np.ndarray:
@@ -218,13 +263,33 @@ def _forward(network: Network, inputs: np.ndarray, lengths: np.ndarray | None) -
     counts: dict[str, np.ndarray | None] = {INPUT: lengths}
     for node in network.nodes:
         given = [values[name] for name in node.inputs]
-        counts[node.name] = node.operator.counted(counts[node.inputs[0]], *given)
+        counts[node.name] = _counted(node, counts[node.inputs[0]], given)
         values[node.name] = _value(node, network, given, needed, counts[node.inputs[0]])
         for name in set(node.inputs):
             uses[name] -= 1
             if not uses[name] and name != network.output:
                 del values[name]
     return values[network.output]
+
+
+def _counted(
+    node: Node, before: np.ndarray | None, given: Sequence[np.ndarray]
+) -> np.ndarray | None:
+    """Return how many frames of each sequence count behind a node; None if all do.
+
+    Raises
+    ------
+    InputError
+        When a sequence has none, because too much of it is padding.
+    """
+    found = node.operator.counted(before, *given)
+    if before is not None and found is not None and found.min() < 1:
+        sequence = int(found.argmin())
+        raise InputError(
+            f"sequence {sequence} has {counted(int(before[sequence]), 'frame')} that count before "
+            f"node {node.name}, which give no frame of it; leave it out, or give a longer one."
+        )
+    return found
 
 
 def _value(
@@ -322,16 +387,18 @@ def run_stepwise(network: Network, inputs: np.ndarray) -> np.ndarray:
 
     Where a network leaves out padding, sequences go one at a time, and zeros fill up the outputs.
     """
-    inputs = check_frames(inputs, network.frame)
+    inputs, _ = _checked(network, inputs, None)
     if len(inputs) > 1 and _masked(network):
         each = [run_stepwise(network, inputs[i : i + 1]) for i in range(len(inputs))]
         return np.concatenate(_filled(each) if network.return_sequences else each)
     stream = Stream(network, len(inputs))
     found = [y for t in range(inputs.shape[1]) for y in stream.push(inputs[:, t])]
     found += stream.finish()
-    if not network.return_sequences:
-        return found[-1]
-    return np.stack(found, axis=1) if found else np.empty((len(inputs), 0, network.n_out))
+    if not found:
+        raise InputError(
+            "a sequence has too few frames besides its padding for an answer; leave it out."
+        )
+    return np.stack(found, axis=1) if network.return_sequences else found[-1]
 
 
 def _filled(outputs: list[np.ndarray]) -> list[np.ndarray]:

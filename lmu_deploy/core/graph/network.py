@@ -158,17 +158,22 @@ class Network(Representation):
         """Whether the network answers at every step, not once for a sequence."""
         return self.shapes[self.output].sequence
 
-    def frames(self, steps: int) -> int:
-        """Return how many frames the output has for an input of that many steps.
-
-        It has none where a node has none, which another branch may hide.
-        """
+    def frame_counts(self, steps: int) -> dict[str, int]:
+        """Return how many frames every node has for an input of that many steps."""
         found = {INPUT: np.array(steps)}
         for node in self.nodes:
             before = found[node.inputs[0]]
             lengths = node.operator.lengths(before)
             found[node.name] = lengths if self.shapes[node.name].sequence else np.minimum(before, 1)
-        return int(found[self.output]) if min(map(int, found.values())) > 0 else 0
+        return {name: int(frames) for name, frames in found.items()}
+
+    def frames(self, steps: int) -> int:
+        """Return how many frames the output has for an input of that many steps.
+
+        It has none where a node has none, which another branch may hide.
+        """
+        found = self.frame_counts(steps)
+        return found[self.output] if min(found.values()) > 0 else 0
 
     @property
     def n_parameters(self) -> int:

@@ -96,7 +96,9 @@ class Reduce(Operator):
         return (steps + 1, so_far), []
 
     def finish(self, state: State) -> list[np.ndarray]:
-        """Return the result."""
+        """Return the result; a sequence without frames has none."""
+        if state is None:
+            return []
         steps, so_far = state
         return [so_far / steps if self.kind == "mean" else so_far]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cache
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 from integer_graphs import fewest_steps, frames_of, graph_runs, inputs_for, integer_graphs
+from needs import ENGINES
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.executor import run_stepwise
@@ -31,11 +31,7 @@ from targets.integer import IntegerTarget, step
 from targets.integer.engine import choose_engine
 from targets.integer.run import finish
 
-NEEDS_NUMBA = pytest.mark.skipif(
-    find_spec("numba") is None, reason="numba is not installed: pip install 'lmu-deploy[fast]'"
-)
 POPULATIONS = Pointwise, Product, LSTMUnits, GRUUnits, Reduction
-ENGINES = ["numpy", "torch", pytest.param("numba", marks=NEEDS_NUMBA)]
 
 
 class Loop:
@@ -276,6 +272,20 @@ def test_simulator_equals_a_plain_loop(engine, given_run, chunk):
         patch.setattr("targets.integer.machine._LONGEST_CHUNK", chunk)
         run = IntegerTarget(engine).run(network, inputs, record=True)
     assert differences(network, run, inputs) == []
+
+
+@given(network=integer_graphs(), steps=st.integers(1, 3), seed=st.integers(0, 2**32 - 1))
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_few_steps_are_computed_or_refused(engine, network, steps, seed):
+    """Where every population has a frame, the loops agree; else a sentence says what it takes."""
+    assume(runs_on(network, engine))
+    inputs, least = inputs_for(network, 2, steps, seed), fewest_steps(network)
+    if steps >= least:
+        run = IntegerTarget(engine).run(network, inputs, record=True)
+        assert differences(network, run, inputs) == []
+        return
+    with pytest.raises(InputError, match=rf"gives? no frame of \S+; give at least {least} steps"):
+        IntegerTarget(engine).run(network, inputs)
 
 
 @given(given_run=graph_runs())
