@@ -10,7 +10,7 @@ import pytest
 from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 from integer_graphs import fewest_steps, frames_of, graph_runs, inputs_for, integer_graphs
-from needs import ENGINES
+from needs import ENGINES, needs
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.executor import run_stepwise
@@ -25,7 +25,7 @@ from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place, large
 from lmu_deploy.core.integer.populations import Input, Output, Pointwise, Product
 from lmu_deploy.core.integer.reductions import Reduction
 from lmu_deploy.core.loading import load
-from targets.base import Run
+from targets.base import Run, get_target
 from targets.host import each
 from targets.integer import IntegerTarget, step
 from targets.integer.engine import choose_engine
@@ -491,9 +491,13 @@ def test_graphs_that_no_step_can_compute_are_refused(middle, edges, readings, me
         network_of(populations, [*edges, Edge(IN, OUT, "", plain(1, 1))], OUT, readings)
 
 
-def test_too_few_steps_are_refused():
+@pytest.mark.parametrize(
+    "target", ["integer", "c", pytest.param("onnxruntime", marks=needs("onnxruntime"))]
+)
+def test_too_few_steps_are_refused(target):
     edge = Edge(IN, OUT, "", plain(1, 3), offsets=(0, 1, 2))
     network = network_of([Input(IN, 1, FORM), Output(OUT, 1, WIDE)], [edge], OUT)
     check_alike(network, np.full((1, 3, 1), 0.7))
-    with pytest.raises(InputError, match="2 steps of the input give no frame of readout"):
-        IntegerTarget("numpy").run(network, np.zeros((1, 2, 1)))
+    words = "2 steps of the input give no frame of readout; give at least 3 steps"
+    with pytest.raises(InputError, match=words):
+        get_target(target).run(network, np.zeros((1, 2, 1)))
