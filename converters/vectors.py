@@ -17,7 +17,7 @@ import numpy as np
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import write_text
-from lmu_deploy.core.integer.graph import frame_counts
+from lmu_deploy.core.integer.graph import check_frames, components, frame_counts
 from lmu_deploy.core.integer.memories import Series
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Edge, Format, Place
@@ -76,8 +76,6 @@ class _Definition:
         A population that reads later frames of another waits for all of them: populations that
         feed back into each other advance together, all others whole sequences at a time.
         """
-        from lmu_deploy.core.integer.graph import components
-
         for component in components(self.network):
             members = [p for p in component.populations if isinstance(p, Population)]
             if isinstance(members[0], Input):
@@ -197,6 +195,7 @@ def write_vectors(
         raise InputError(
             f"inputs have the shape {inputs.shape}; give (samples, steps, {entry.features})."
         )
+    check_frames(network, inputs.shape[1])
     tree = {
         "format": FORMAT,
         "specification": SPECIFICATION,

@@ -296,14 +296,6 @@ def flat_frames(inputs: Any) -> np.ndarray:
     return array.reshape(*array.shape[:2], -1) if array.ndim > 3 else array
 
 
-def check_frames(network: IntegerNetwork, steps: int) -> None:
-    """Raise InputError unless every population has a frame, and a reduction one to reduce."""
-    from lmu_deploy.core.graph.executor import check_counts
-    from lmu_deploy.core.integer.graph import taken_frames  # which imports SciPy
-
-    check_counts(steps, lambda steps: taken_frames(network, steps))
-
-
 def checked_inputs(target: Target, network: Any, inputs: np.ndarray) -> np.ndarray:
     """Return inputs with flat frames, after checking them and that the target runs the network.
 

@@ -25,6 +25,7 @@ from lmu_deploy.core.graph.executor import check_steps
 from lmu_deploy.core.graph.linear import Embedding
 from lmu_deploy.core.graph.network import INPUT, Network
 from lmu_deploy.core.integer.graph import (
+    check_frames,
     event_outlets,
     frame_counts,
     host_sentence,
@@ -37,7 +38,7 @@ from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.integer.populations import Input
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_inputs, check_integer
-from targets.base import Run, States, check_frames, check_supported, flat_frames
+from targets.base import Run, States, check_supported, flat_frames
 from targets.host import encoded, host_values
 from targets.reference import float_populations
 

@@ -11,6 +11,7 @@ from converters.c.generator import Source, generate
 from converters.c.rules import array
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.files import write_text
+from lmu_deploy.core.integer.graph import enough_frames
 from lmu_deploy.core.integer.network import IntegerNetwork
 
 _TEST = """\
@@ -184,9 +185,10 @@ def vectors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return input messages of one sequence, (steps, features), and the outputs, by definition.
 
-    The inputs are drawn over the whole range of a message, so that saturation is met too.
+    There are more steps where the network needs more for an answer. The inputs are drawn over the
+    whole range of a message, so that saturation is met too.
     """
-    rng = np.random.default_rng(seed)
+    rng, steps = np.random.default_rng(seed), enough_frames(network, steps)
     entry = network.input
     if entry.tokens:
         inputs = rng.integers(0, entry.size, (steps, 1))

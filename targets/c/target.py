@@ -12,12 +12,19 @@ import numpy as np
 from converters.c.generator import generate
 from converters.c.rules import Layout
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.graph import event_outlets, frame_counts, latency, outlets, sources
+from lmu_deploy.core.integer.graph import (
+    check_frames,
+    event_outlets,
+    frame_counts,
+    latency,
+    outlets,
+    sources,
+)
 from lmu_deploy.core.integer.memories import Series
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.progress import Progress
-from targets.base import Run, States, check_frames, check_run
+from targets.base import Run, States, check_run
 from targets.c.toolchain import CortexM4, Host, Toolchain
 
 _SAMPLES_AT_ONCE = 64

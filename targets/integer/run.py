@@ -20,12 +20,12 @@ from threading import Event
 import numpy as np
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.integer.graph import frame_counts, host_sentence, latency
+from lmu_deploy.core.integer.graph import check_frames, frame_counts, host_sentence, latency
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
 from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_array, check_choice
-from targets.base import Run, States, check_frames, checked_inputs
+from targets.base import Run, States, checked_inputs
 from targets.integer.components import Produced, State
 from targets.integer.engine import ENGINES, choose_engine, float64_objections
 from targets.integer.machine import Machine

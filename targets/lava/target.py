@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lmu_deploy.core.integer.graph import (
+    check_frames,
     edges,
     host_sentence,
     latency,
@@ -26,7 +27,7 @@ from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.integer.populations import Input
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_inputs, check_number
-from targets.base import Run, States, check_frames, check_supported, flat_frames
+from targets.base import Run, States, check_supported, flat_frames
 from targets.host import encoded, host_values
 from targets.lava import records, supervisor
 from targets.lava.compat import lava_settings, lava_version

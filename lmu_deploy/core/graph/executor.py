@@ -172,6 +172,26 @@ def check_frames(inputs: Any, frame: tuple[int, ...]) -> np.ndarray:
     return checked
 
 
+def enough_steps(steps: int, counts: Callable[[int], Mapping[Any, int]]) -> int:
+    """Return the least number of steps from `steps` on with which everything has a frame.
+
+    Parameters
+    ----------
+    steps : int
+        At least 1.
+    counts : callable
+        Returns from a number of steps how many frames each node or population has.
+    """
+
+    def enough(steps: int) -> bool:
+        return min(counts(steps).values()) > 0
+
+    most = steps
+    while not enough(most):
+        most *= 2
+    return bisect_left(range(most), True, lo=steps, key=enough)
+
+
 def check_counts(
     steps: int, counts: Callable[[int], Mapping[Any, int]], inputs: str = "the input"
 ) -> None:
@@ -179,27 +199,17 @@ def check_counts(
 
     Parameters
     ----------
-    steps : int
-    counts : callable
-        Returns from a number of steps how many frames each node or population has.
+    steps, counts
+        As for :func:`enough_steps`.
     inputs : str
         What has the steps.
     """
     without = [name for name, frames in counts(steps).items() if frames < 1]
-    if not without:
-        return
-
-    def enough(steps: int) -> bool:
-        return min(counts(steps).values()) > 0
-
-    most = max(steps, 1)
-    while not enough(most):
-        most *= 2
-    least = bisect_left(range(most), True, lo=steps, key=enough)
-    raise InputError(
-        f"{counted(steps, 'step')} of {inputs} {'gives' if steps == 1 else 'give'} no frame of "
-        f"{without[0]}; give at least {least} steps."
-    )
+    if without:
+        raise InputError(
+            f"{counted(steps, 'step')} of {inputs} {'gives' if steps == 1 else 'give'} no frame of "
+            f"{without[0]}; give at least {enough_steps(steps, counts)} steps."
+        )
 
 
 def check_steps(network: Network, steps: int, inputs: str = "the input") -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.linalg import block_diag
 
 from lmu_deploy.core.errors import InputError
+from lmu_deploy.core.graph.executor import check_counts, enough_steps
 from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork, Node, component_labels
 from lmu_deploy.core.integer.parts import Connection, Edge, Format, Place, largest
@@ -242,6 +243,16 @@ def taken_frames(network: IntegerNetwork, steps: int) -> dict[Place, int]:
             into = network.entering(population.place)
             taken[population.place] = min(edge.frames(found[edge.source]) for edge in into)
     return taken
+
+
+def check_frames(network: IntegerNetwork, steps: int) -> None:
+    """Raise InputError unless every population has a frame, and a reduction one to reduce."""
+    check_counts(steps, lambda steps: taken_frames(network, steps))
+
+
+def enough_frames(network: IntegerNetwork, steps: int) -> int:
+    """Return the least number of steps from `steps` on with which every population has a frame."""
+    return enough_steps(steps, lambda steps: taken_frames(network, steps))
 
 
 def latency(network: IntegerNetwork) -> int:

@@ -15,9 +15,11 @@ from converters.c.project import write_project
 from converters.c.rules import Layout, identifier
 from converters.quantize import quantize
 from converters.vectors import frames_of, write_vectors
+from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.linear import Conv1d, Dense
 from lmu_deploy.core.graph.network import INPUT, Network, Node
 from lmu_deploy.core.graph.pointwise import Activation
+from lmu_deploy.core.graph.time import Reduce
 from lmu_deploy.core.integer.graph import with_connections
 from targets.integer.run import IntegerTarget
 
@@ -133,6 +135,19 @@ def test_vectors_are_plain_json(network, tmp_path):
     assert [p["place"] for p in tree["populations"]] == ["input", "relu", "out"]
     assert len(tree["samples"]) == 1
     assert len(tree["samples"][0]["out"]) == 9
+
+
+def test_a_network_that_needs_many_steps_has_vectors_of_as_many(tmp_path):
+    rng = np.random.default_rng(5)
+    nodes = (
+        Node("wide", Conv1d(rng.normal(size=(4, 1, 2)), dilation=20), (INPUT,)),
+        Node("once", Reduce("mean"), ("wide",)),
+    )
+    network = quantize(Network(nodes, (1,), "once"), rng.normal(size=(4, 70, 1)))
+    with pytest.raises(InputError, match=r"32 steps of the input give no frame of .*at least 61"):
+        write_vectors(network, tmp_path / "vectors.json")
+    write_project(network, tmp_path, "wide")
+    assert "outputs of 61 steps" in " ".join((tmp_path / "README.md").read_text().split())
 
 
 def test_fifty_lines_of_plain_python_agree(network, tmp_path):
