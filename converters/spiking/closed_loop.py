@@ -283,7 +283,9 @@ def _few_long(samples: int, steps: int) -> int:
 
 
 _SAMPLES = 8
-"""Samples of a thousand steps, or as many steps in all, at least two."""
+"""Samples that predict deviations. Fewer are not enough, however long they are: two of 3,100 steps,
+one of which was held out, predicted so badly that 400 states calibrated on it were off by 0.54 of
+their size instead of 0.40."""
 _RIDGE = 1e-3
 _FARTHEST = 1.0
 """Largest predicted deviation, root mean square, in units of the range."""
@@ -304,8 +306,7 @@ def predict_spread(
     targets : ndarray, shape (channels, order, order)
         A' in scaled states.
     trajectory : ndarray, shape (steps, samples, channels, order)
-        Scaled states at every simulation step; eight samples are used at most, and fewer where
-        they are long.
+        Scaled states at every simulation step; eight samples are used at most.
     rng : Generator
     progress : callable, optional
         Called with (steps done, steps in total).
@@ -326,7 +327,7 @@ def _decoding_errors(
 ) -> np.ndarray:
     """Return the mean square decoding error of each state behind the synapse, shape (states,)."""
     steps, samples = trajectory.shape[:2]
-    samples = min(samples, max(_few_long(_SAMPLES, steps), _LEAST))
+    samples = min(samples, _SAMPLES)
     states = chip.populations.states
     alone = replace(chip, order=1)
     neurons = alone.neurons(samples, rng)

@@ -72,6 +72,19 @@ def test_chips_are_stable_when_calibrated_at_the_predicted_deviations(case, narr
     assert max(fit.error for fit in narrow) < 2.0 * min(fit.error for fit in narrow)
 
 
+def test_deviations_are_predicted_from_eight_samples_however_long(case):
+    """Two of 3,100 steps predicted so badly that a wide memory was calibrated a third worse."""
+    longer = np.concatenate([case.scaled.trajectory, -case.scaled.trajectory], axis=1)
+    assert longer.shape[:2] == (2_000, 12)
+
+    def predicted(samples):
+        rng = np.random.default_rng(1)
+        return predict_spread(case.perfect, case.scaled.targets, longer[:, :samples], rng)
+
+    np.testing.assert_array_equal(predicted(12), predicted(8))
+    assert (predicted(8) != predicted(7)).any()
+
+
 def test_a_map_that_runs_away_is_not_taken(case, narrow):
     static = calibrate("static", case.perfect, case.chips, case.scaled, [0])
     candidates = [narrow, case.measured(case.spread()), static]
