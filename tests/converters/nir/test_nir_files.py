@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from equal_runs import assert_same
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -14,7 +15,7 @@ from converters.spiking import spike
 from lmu_deploy.api.exchange import export
 from lmu_deploy.cli import app
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.files import save, to_tree
+from lmu_deploy.core.files import save
 from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import LMULayer, LMUNetwork, Memory, Readout
@@ -37,15 +38,6 @@ def small_network(dtype=np.float64):
 def small_spiking():
     inputs = np.random.default_rng(0).normal(size=(5, 10, 1))
     return spike(small_network(), inputs, neurons_per_state=4, dt_ms=2.0)
-
-
-def assert_equal(network, other):
-    (tree, tensors), (other_tree, other_tensors) = to_tree(network), to_tree(other)
-    assert tree == other_tree
-    assert list(tensors) == list(other_tensors)
-    for name, array in tensors.items():
-        assert other_tensors[name].dtype == array.dtype, name
-        np.testing.assert_array_equal(other_tensors[name], array)
 
 
 def read_here(path):
@@ -76,14 +68,14 @@ def test_graphs_are_restored_bit_identically(networks, data):
         )
     )
     assume("tau" in options or "dt" not in options or options["dt"] * 8 <= 10.0)
-    assert_equal(network, from_nir(to_nir(network, **options)))
+    assert_same(network, from_nir(to_nir(network, **options)))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("tau", [None, 0.1])
 def test_files_are_restored_bit_identically(dtype, tau, tmp_path):
     write_nir(to_nir(small_network(dtype), tau=tau), tmp_path / "a.nir")
-    assert_equal(small_network(dtype), read_nir(tmp_path / "a.nir"))
+    assert_same(small_network(dtype), read_nir(tmp_path / "a.nir"))
 
 
 @settings(max_examples=20)
@@ -93,7 +85,7 @@ def test_any_network_is_saved_and_loaded(networks, data, tmp_path_factory):
     assume(any(isinstance(layer, LMULayer) for layer in network.layers))
     path = tmp_path_factory.getbasetemp() / "any.nir"
     write_nir(to_nir(network), path)
-    assert_equal(network, read_here(path))
+    assert_same(network, read_here(path))
 
 
 def test_the_library_of_nir_reads_the_same_graph(tmp_path):
@@ -101,16 +93,16 @@ def test_the_library_of_nir_reads_the_same_graph(tmp_path):
     write_nir(graph, tmp_path / "a.nir")
     again = nir.read(tmp_path / "a.nir")
     assert sorted(again.edges) == sorted(graph.edges)
-    assert_equal(small_network(), from_nir(again))
+    assert_same(small_network(), from_nir(again))
     nir.write(tmp_path / "b.nir", again)
-    assert_equal(small_network(), read_nir(tmp_path / "b.nir"))
+    assert_same(small_network(), read_nir(tmp_path / "b.nir"))
 
 
 @pytest.mark.parametrize("integrator", ["euler", "exponential"])
 def test_spiking_networks_are_saved_and_loaded(integrator, tmp_path):
     spiking = small_spiking()
     write_nir(to_nir(spiking, integrator=integrator), tmp_path / "a.nir")
-    assert_equal(spiking, read_nir(tmp_path / "a.nir"))
+    assert_same(spiking, read_nir(tmp_path / "a.nir"))
 
 
 def test_changed_weights_are_read():
@@ -355,7 +347,7 @@ def test_the_commands_export_and_import_networks(tmp_path, capsys):
     save(small_network(), tmp_path / "a.safetensors")
     assert export(tmp_path / "a.safetensors", to="nir", out=tmp_path / "a.nir").is_file()
     assert capsys.readouterr().err == ""
-    assert_equal(small_network(), as_layers(import_file(tmp_path / "a.nir"), "test"))
+    assert_same(small_network(), as_layers(import_file(tmp_path / "a.nir"), "test"))
     export(small_spiking(), to="nir", out=tmp_path / "s.nir")
     with pytest.raises(InputError, match="has a SpikingNetwork"):
         import_file(tmp_path / "s.nir")
