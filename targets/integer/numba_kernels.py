@@ -1,7 +1,8 @@
 r"""Operations of the specification on whole batches, each in one pass, compiled by Numba.
 
-All arrays are row-major and contain int32; intermediate values are int64, which cannot overflow
-(engine.py). Rows are separated before the innermost loops, so that these iterate over contiguous
+All arrays are row-major and contain int32. What is between is int32 too where engine.py proves that
+it fits, which Numba has to be told at every operation, and int64 elsewhere: a processor multiplies
+twice to six times as many int32 at once. Rows are separated before the innermost loops, so that these iterate over contiguous
 memory and the compiler vectorizes them. The kernels release the global interpreter lock.
 
 A step of a series processes all substeps of one sample before the next sample, so that its vectors,
@@ -76,7 +77,7 @@ def add_drive(
     total : ndarray, shape (batch, n_out)
     """
     n = total.shape[1]
-    base = (1 << base_bits) if products.shape[0] > 1 else 0
+    base = np.int32((1 << base_bits) if products.shape[0] > 1 else 0)
     other = min(1, products.shape[0] - 1)
     for b in range(total.shape[0]):
         into = total[b]
@@ -85,7 +86,9 @@ def add_drive(
             low, high = products[0, b, start : start + n], products[other, b, start : start + n]
             g, r, s = multiplier[k], half[k], shift[k]
             for i in range(n):
-                into[i] += ((low[i] + high[i] * base) * g[i] + r[i]) >> s[i]
+                a = np.int32(low[i] + high[i] * base)
+                scaled = np.int32(np.int32(a * g[i]) + r[i])
+                into[i] = np.int32(into[i] + np.int32(scaled >> (s[i] & 31)))
 
 
 @_compiled
@@ -102,20 +105,22 @@ def add_limited_drive(
 ) -> bool:
     """Do the same with sums that may saturate; count saturations by slice in `limited`."""
     n = total.shape[1]
-    base = (1 << base_bits) if products.shape[0] > 1 else 0
+    base = np.int32((1 << base_bits) if products.shape[0] > 1 else 0)
     other = min(1, products.shape[0] - 1)
+    least, most = np.int32(-limit), np.int32(limit)
     limited[:] = 0
     for b in range(total.shape[0]):
         into = total[b]
         for k in range(multiplier.shape[0]):
-            start, count = first + k * n, 0
+            start, count = first + k * n, np.int32(0)
             low, high = products[0, b, start : start + n], products[other, b, start : start + n]
             g, r, s = multiplier[k], half[k], shift[k]
             for i in range(n):
-                a = low[i] + high[i] * base
-                within = max(-limit, min(limit, a))
-                count += within != a
-                into[i] += (within * g[i] + r[i]) >> s[i]
+                a = np.int32(low[i] + high[i] * base)
+                within = max(least, min(most, a))
+                count = np.int32(count + np.int32(within != a))
+                scaled = np.int32(np.int32(within * g[i]) + r[i])
+                into[i] = np.int32(into[i] + np.int32(scaled >> (s[i] & 31)))
             limited[k] += count
     return bool(limited.any())
 
@@ -163,12 +168,12 @@ def add_narrow_drive(
 @_compiled
 def saturate(values: np.ndarray, limit: int) -> int:
     """Limit values, (batch, n), in place; return the number of saturations."""
-    limited = 0
+    least, most, limited = np.int32(-limit), np.int32(limit), 0
     for b in range(values.shape[0]):
-        row, count = values[b], 0
+        row, count = values[b], np.int32(0)
         for i in range(row.size):
-            within = max(-limit, min(limit, row[i]))
-            count += within != row[i]
+            within = max(least, min(most, row[i]))
+            count = np.int32(count + np.int32(within != row[i]))
             row[i] = within
         limited += count
     return limited
@@ -179,16 +184,18 @@ def emit(
     m: np.ndarray, limit: int, shift: int, message_limit: int, messages: np.ndarray
 ) -> tuple[int, int]:
     """Limit states in place and write their messages; return the saturations of both."""
-    half = (1 << shift) >> 1
+    half, places = np.int32((1 << shift) >> 1), np.int32(shift & 31)
+    least, most = np.int32(-limit), np.int32(limit)
+    quietest, loudest = np.int32(-message_limit), np.int32(message_limit)
     states, unsent = 0, 0
     for b in range(m.shape[0]):
-        row, out, count, cut = m[b], messages[b], 0, 0
+        row, out, count, cut = m[b], messages[b], np.int32(0), np.int32(0)
         for i in range(row.size):
-            state = max(-limit, min(limit, row[i]))
-            message = (state + half) >> shift
-            within = max(-message_limit, min(message_limit, message))
-            count += state != row[i]
-            cut += within != message
+            state = max(least, min(most, row[i]))
+            message = np.int32(np.int32(state + half) >> places)
+            within = max(quietest, min(loudest, message))
+            count = np.int32(count + np.int32(state != row[i]))
+            cut = np.int32(cut + np.int32(within != message))
             row[i], out[i] = state, within
         states += count
         unsent += cut
