@@ -176,7 +176,7 @@ def saturate(values: np.ndarray, limit: int) -> int:
             within = max(least, min(most, row[i]))
             count = np.int32(count + np.int32(within != row[i]))
             row[i] = within
-        limited += count
+        limited += int(count)
     return limited
 
 
@@ -198,8 +198,8 @@ def emit(
             count = np.int32(count + np.int32(state != row[i]))
             cut = np.int32(cut + np.int32(within != message))
             row[i], out[i] = state, within
-        states += count
-        unsent += cut
+        states += int(count)
+        unsent += int(cut)
     return states, unsent
 
 
@@ -249,7 +249,7 @@ def activate(
         for i in range(n):
             value = min(limit, least[i] >> shift)
             out[i] = -value if odd and row[i] < 0 else value
-        limited += count
+        limited += int(count)
     return limited
 
 
