@@ -68,6 +68,7 @@ class Products(ABC):
         # Inputs that only fill the matrix have no messages, and nobody writes their digits.
         self.digits = torch.zeros((self._n_digits, batch, n_in), dtype=self._matrix.dtype)
         self.products = torch.empty((self._n_digits, batch, rows), dtype=torch.int32)
+        self._operands = self.digits.flatten(0, 1), self.products.flatten(0, 1)
 
     @abstractmethod
     def multiply(self) -> None:
@@ -98,7 +99,7 @@ class Int8Products(Products):
 
     def multiply(self) -> None:
         """Multiply the digits by the weights."""
-        digits, products = self.digits.flatten(0, 1), self.products.flatten(0, 1)
+        digits, products = self._operands
         torch._int_mm(digits, self._matrix, out=products)
 
 
@@ -123,7 +124,7 @@ class Float32Products(Products):
 
     def multiply(self) -> None:
         """Multiply the digits by the weights."""
-        torch.mm(self.digits.flatten(0, 1), self._matrix, out=self._sums.flatten(0, 1))
+        torch.mm(self._operands[0], self._matrix, out=self._sums.flatten(0, 1))
         self.products.copy_(self._sums)
 
 
