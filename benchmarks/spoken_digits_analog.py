@@ -157,6 +157,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=60, help="recordings")
     results.add_options(parser)
     options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
     results.publish(COLUMNS, rows_of(options.folder, options.limit), options, 0)
 
 
