@@ -106,16 +106,17 @@ def main() -> None:
     parser.add_argument("--without", nargs="*", default=[], help="systems to leave out")
     results.add_options(parser)
     options = parser.parse_args()
-    pythons = {"ours": sys.executable, "loop": sys.executable}
+    pythons = {"ours": sys.executable, "ours-bf16": sys.executable, "loop": sys.executable}
     if options.peers:
-        pythons |= {"keras": options.peers, "keras-xla": options.peers}
+        peers = "keras", "keras-xla", "keras-bf16"
+        pythons |= dict.fromkeys(peers, options.peers)
     systems = {
         name: System(python, name, options.form, options.threads)
         for name, python in pythons.items()
         if name not in options.without
     }
     # a parallel step is so short that one alone would time the reading of the clock's question
-    counts = {"ours": 20} if options.form == "parallel" else {}
+    counts = {"ours": 20, "ours-bf16": 20} if options.form == "parallel" else {}
     times = measure(systems, options.rounds, counts)
     for system in systems.values():
         system.end()

@@ -4,7 +4,9 @@
 
 reads lines ``train N`` and ``infer N`` from standard input, goes through N batches of 100
 permuted-MNIST-sized sequences, and answers each line with ``{"wall": seconds, "cpu": seconds}``.
-Systems: `ours` and `loop` (torch), `keras` and `keras-xla` (keras-lmu on TensorFlow). Forms:
+Systems: `ours`, `ours-bf16` (autocast, as `train --precision bf16-mixed`) and `loop` (torch);
+`keras` and `keras-xla` (keras-lmu on TensorFlow), `keras-bf16` and `keras-xla-bf16` (its cell under
+the policy mixed_bfloat16; compiled by XLA a training step takes minutes). Forms:
 
 - `paper`: the original LMU of Voelker, Kajic, Eliasmith (2019), 102,027 trained parameters:
   encoders from input, hidden units and memory, no hidden bias.
@@ -36,7 +38,7 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
     return inputs, rng.integers(0, CLASSES, BATCH)
 
 
-def torch_work(model: Any) -> Work:
+def torch_work(model: Any, mixed: bool = False) -> Work:
     """Return a training step (cross entropy, Adam) and inference of a torch model."""
     import torch
 
@@ -45,19 +47,20 @@ def torch_work(model: Any) -> Work:
 
     def train() -> float:
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(model(x), labels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss = torch.nn.functional.cross_entropy(model(x).float(), labels)
         loss.backward()
         optimizer.step()
         return loss.item()
 
     def infer() -> np.ndarray:
-        with torch.inference_mode():
-            return model(x).numpy()
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            return model(x).float().numpy()
 
     return {"train": train, "infer": infer}
 
 
-def ours(form: str, threads: int) -> Work:
+def ours(form: str, threads: int, mixed: bool = False) -> Work:
     """Make the network of `lmu_deploy.nn`."""
     from lmu_deploy.nn import LMUConfig, ModelConfig, SequenceModel
 
@@ -73,7 +76,8 @@ def ours(form: str, threads: int) -> Work:
         hidden_bias=not feeds_back,
         init="memory",
     )
-    return torch_work(SequenceModel(ModelConfig(n_in=1, n_out=CLASSES, layers=(layer,))))
+    model = SequenceModel(ModelConfig(n_in=1, n_out=CLASSES, layers=(layer,)))
+    return torch_work(model, mixed)
 
 
 def loop(form: str, threads: int) -> Work:
@@ -129,7 +133,7 @@ def set_threads_of_torch(threads: int) -> None:
     torch.manual_seed(0)
 
 
-def keras(form: str, threads: int, xla: bool) -> Work:
+def keras(form: str, threads: int, xla: bool, mixed: bool = False) -> Work:
     """Make keras-lmu's network, compiled to a graph, or to machine code by XLA."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -137,6 +141,8 @@ def keras(form: str, threads: int, xla: bool) -> Work:
     import keras_lmu
     import tensorflow as tf
 
+    if mixed:
+        library.mixed_precision.set_global_policy("mixed_bfloat16")
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     feeds_back = form == "paper"
@@ -146,12 +152,23 @@ def keras(form: str, threads: int, xla: bool) -> Work:
         cell = library.layers.SimpleRNNCell(UNITS, use_bias=not feeds_back)
     options = {"memory_d": 1, "order": ORDER, "theta": STEPS, "hidden_cell": cell}
     options |= {"input_to_hidden": True, "kernel_initializer": "ones"}
+
+    class MixedCell(keras_lmu.LMUCell):  # type: ignore[misc]
+        """The cell with its constants in the type of its products, which are float32 otherwise."""
+
+        def build(self, shape: Any) -> None:
+            super().build(shape)
+            self.A, self.B = (tf.cast(part, self.compute_dtype) for part in (self.A, self.B))
+
     if form == "parallel":
         layer = keras_lmu.LMUFeedforward(**options)
+    elif mixed:  # keras_lmu.LMU raises under this policy: its state starts in float32
+        cell = MixedCell(hidden_to_memory=feeds_back, memory_to_memory=feeds_back, **options)
+        layer = library.layers.RNN(cell)
     else:
         layer = keras_lmu.LMU(hidden_to_memory=feeds_back, memory_to_memory=feeds_back, **options)
     inputs = library.Input((STEPS, 1))
-    model = library.Model(inputs, library.layers.Dense(CLASSES)(layer(inputs)))
+    model = library.Model(inputs, library.layers.Dense(CLASSES, dtype="float32")(layer(inputs)))
     loss = library.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer="adam", loss=loss, jit_compile=xla)
     x, labels = batch()
@@ -163,9 +180,12 @@ def keras(form: str, threads: int, xla: bool) -> Work:
 
 SYSTEMS: dict[str, Callable[[str, int], Work]] = {
     "ours": ours,
+    "ours-bf16": lambda form, threads: ours(form, threads, mixed=True),
     "loop": loop,
     "keras": lambda form, threads: keras(form, threads, xla=False),
     "keras-xla": lambda form, threads: keras(form, threads, xla=True),
+    "keras-bf16": lambda form, threads: keras(form, threads, xla=False, mixed=True),
+    "keras-xla-bf16": lambda form, threads: keras(form, threads, xla=True, mixed=True),
 }
 
 

@@ -220,11 +220,14 @@ class BlockSums:
         self._at_once = max(1, min(count, _ROWS // batch))
         shape = self._at_once, batch, self._length, width
         self._place = before.new_empty(shape)
+        # Steps of a block are stored by step and copied at its end: the stride of a step in
+        # `_place` is that of all steps of a sequence.
+        self._block = before.new_empty(self._length, batch, width)
         size = self._place.numel()
         self._outer_steps = summed_outer(before, size * n)
         self._outer_blocks = summed_outer(before, size * block_inputs.shape[2])
-        self._by_step = before.new_zeros(n, width)
-        self._by_block = before.new_zeros(block_inputs.shape[2], self._length * width)
+        self._by_step = block_inputs.new_zeros(n, width)
+        self._by_block = block_inputs.new_zeros(block_inputs.shape[2], self._length * width)
 
     def put(self, row: Tensor, t: int) -> tuple[slice, Tensor] | None:
         """Add the gradient of step t, (batch, width); t must descend from the last step to 0.
@@ -239,9 +242,12 @@ class BlockSums:
         block, k = divmod(t, self._length)
         slot = block % self._at_once
         if t == self._last:
-            self._place[slot, :, k + 1 :] = 0.0
-        self._place[slot, :, k] = row
-        if k or slot:
+            self._block[k + 1 :] = 0.0
+        self._block[k] = row
+        if k:
+            return None
+        self._place[slot] = self._block.transpose(0, 1)
+        if slot:
             return None
         blocks = slice(block, min(block + self._at_once, len(self._block_inputs)))
         back = self._place[: blocks.stop - block]
@@ -251,7 +257,7 @@ class BlockSums:
     def _add(self, before: Tensor, block_inputs: Tensor, back: Tensor) -> None:
         width = back.shape[3]
         self._by_step += self._outer_steps(before.view(-1, before.shape[3]), back.view(-1, width))
-        rows = block_inputs.flatten(0, 1)
+        rows = block_inputs.flatten(0, 1).to(back.dtype)
         self._by_block += self._outer_blocks(rows, back.view(len(rows), -1))
 
     @property

@@ -8,6 +8,10 @@ r"""The LMU layer in PyTorch: the trainable form of the equations of `lmu_deploy
 (Voelker, Kajic, Eliasmith 2019, equations 5 to 7). Vectors are rows, weights multiply from the
 right, and m is flattened channel by channel. Absent weights are None. Sequences are evaluated in
 one of several forms, which give the same result and differ only in speed.
+
+Under autocast the layer computes in the type of its weights, with one exception: on processors
+with AMX, large layers whose hidden units are recurrent (:mod:`lmu_deploy.nn.scans`) round the
+operands of products to bfloat16. Memories are never rounded.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.validation import check_choice, check_integer
 from lmu_deploy.nn.memory import LegendreMemory, StateNoise
 from lmu_deploy.nn.parallel import run_parallel, takes_channels
-from lmu_deploy.nn.products import ACTIVATIONS, TensorCache, has_fused
+from lmu_deploy.nn.products import ACTIVATIONS, TensorCache, has_fused, reduced_type
 from lmu_deploy.nn.recurrent import advance, run_recurrent, run_stepwise
 from lmu_deploy.nn.scans import run_coupled, run_driven
 from lmu_deploy.nn.sequences import (
@@ -294,19 +298,26 @@ class LMU(nn.Module):
         return (outputs if self.batch_first or last_only else outputs.transpose(0, 1)), state
 
     def _run(
-        self, x: Tensor, state: LMUState | None, lengths: Tensor | None, last_only: bool
+        self,
+        x: Tensor,
+        state: LMUState | None,
+        lengths: Tensor | None,
+        last_only: bool,
+        products: torch.dtype | None = None,
     ) -> tuple[Tensor, LMUState]:
         check_sequences(x, self.n_in, lengths)
         kind = x.device.type
         if torch.is_autocast_enabled(kind):
-            # 8 bits of a mantissa do not hold a memory: it stays in the type of the weights.
+            # 8 bits of a mantissa do not hold a memory: it stays in the type of the weights, and
+            # so do products that are not faster in bfloat16.
+            products = reduced_type(kind, self.input_encoders.dtype)
             with torch.autocast(kind, enabled=False):
                 x = x.to(self.input_encoders.dtype)
                 state = None if state is None else LMUState(*(s.to(x.dtype) for s in state))
-                return self._run(x, state, lengths, last_only)
+                return self._run(x, state, lengths, last_only, products)
         if is_traced():
             return self._by_definition(x, state, lengths, last_only)
-        return self._fast(x, state, lengths, last_only)
+        return self._fast(x, state, lengths, last_only, products)
 
     def _by_definition(
         self, x: Tensor, state: LMUState | None, lengths: Tensor | None, last_only: bool
@@ -319,7 +330,12 @@ class LMU(nn.Module):
 
     @left_uncompiled
     def _fast(
-        self, x: Tensor, state: LMUState | None, lengths: Tensor | None, last_only: bool
+        self,
+        x: Tensor,
+        state: LMUState | None,
+        lengths: Tensor | None,
+        last_only: bool,
+        products: torch.dtype | None,
     ) -> tuple[Tensor, LMUState]:
         """Evaluate in the fastest form, which depends on sizes; a compiler leaves it as it is."""
         if not len(x):
@@ -329,7 +345,7 @@ class LMU(nn.Module):
             lengths = lengths.to(device=x.device, dtype=torch.int64)
         x = zero_after(x, lengths)
         m, h = self.initial_state(len(x)) if state is None else state
-        weights = self.weights()
+        weights = replace(self.weights(), products=products)
         noise = None
         if self.noise is not None:
             noise = self.noise.draw(memory_states(weights, x, m, h), lengths)

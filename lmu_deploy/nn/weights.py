@@ -41,6 +41,8 @@ class LMUWeights:
     """Cache of values computed from a_bar and b_bar; None while these are trained."""
     cache: TensorCache | None = None
     """Cache behind :meth:`weight_cache`."""
+    products: torch.dtype | None = None
+    """Type of the operands of large products of a step; None means that of the weights."""
 
     def weight_cache(self) -> dict[Any, Any] | None:
         """Return a cache for values computed from all weights; None while they are trained."""
@@ -165,7 +167,9 @@ class StepWeights:
     kernels: Tensor
     carry: Tensor
     enter: Tensor
-    _packed: dict[bool, tuple[Phases, Phases]] = field(default_factory=dict, init=False)
+    _packed: dict[tuple[bool, torch.dtype], tuple[Phases, Phases]] = field(
+        default_factory=dict, init=False
+    )
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Return all weights, in order."""
@@ -198,11 +202,12 @@ class StepWeights:
 
     def packed(self, product: Product) -> tuple[Phases, Phases]:
         """Return the matrices from the row to z, packed for `product`, and to v, by phase."""
-        if product.is_onednn not in self._packed:
+        key = product.is_onednn, product.dtype
+        if key not in self._packed:
             stack = self.stack()
             to_z, to_v = stack[..., : self.units], stack[..., self.units :].contiguous()
-            self._packed[product.is_onednn] = product.pack(to_z).unbind(0), to_v.unbind(0)
-        return self._packed[product.is_onednn]
+            self._packed[key] = product.pack_all(to_z), to_v.unbind(0)
+        return self._packed[key]
 
     def stack(self) -> Tensor:
         """Return the matrix from the row [h, x, 1, m, v_0 ... v_(L-1)] to [z, v], by phase.

@@ -18,7 +18,7 @@ SIZES = [(3, 5, 7), (100, 212, 212), (1700, 40, 50)]
 def operators(request, monkeypatch):
     """Run every test with the private operator of torch, where it exists, and without it."""
     if request.param == "public operators":
-        monkeypatch.setattr(products, "_private_operator", lambda: None)
+        monkeypatch.setattr(products, "_private_operator", lambda dtype: None)
     return request.param
 
 
@@ -33,6 +33,23 @@ def test_packed_product_equals_the_product(rows, k, n, activation):
     expected = apply.get(activation, torch.nn.functional.hardtanh)(exact)
     for found in (product(x, w), product(x, product.pack(w))[:, :n]):
         assert (found - expected).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize(("rows", "k", "n"), SIZES)
+@pytest.mark.parametrize("activation", ["linear", "relu", "tanh", "hard-tanh"])
+def test_product_of_bfloat16_is_rounded_once(monkeypatch, rows, k, n, activation):
+    """Sums are of float32: only operands and the result have 8 bits."""
+    monkeypatch.setattr(products, "has_bfloat16", lambda: True)
+    torch.manual_seed(0)
+    x, stack = torch.randn(rows, k).bfloat16(), torch.randn(2, k, n) / k**0.5
+    product = Product(x, rows * k * n, activation)
+    for w, packed in zip(stack, product.pack_all(stack), strict=True):
+        exact = x.double() @ w.bfloat16().double()
+        expected = products.ACTIVATIONS[activation].apply(exact)
+        for found in (product(x, product.pack(w)), product(x, packed)):
+            assert found.dtype == torch.bfloat16
+            # without a fused activation z is rounded too
+            torch.testing.assert_close(found[:, :n].double(), expected, rtol=2**-7, atol=2**-8)
 
 
 @pytest.mark.parametrize(("rows", "k", "n"), SIZES)
@@ -121,6 +138,7 @@ def test_unsuitable_private_operator_is_rejected(monkeypatch, fault):
     products._private_operator.cache_clear()
     monkeypatch.setattr(products.torch.ops, "mkldnn", Operators)
     try:
-        assert products._private_operator() is None
+        assert products._private_operator(torch.float32) is None
+        assert products._private_operator(torch.bfloat16) is None
     finally:
         products._private_operator.cache_clear()

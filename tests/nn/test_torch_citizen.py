@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from lmu_deploy.nn import LMU
+from lmu_deploy.nn import LMU, products
 
 KINDS = ("recurrent", "feedforward", "none")
 
@@ -50,6 +50,64 @@ def test_autocast_trains_in_the_precision_of_the_weights(hidden, dtype, x):
     torch.testing.assert_close(found, expected)
     answers.float().square().mean().backward()
     assert all(w.grad is not None and w.grad.isfinite().all() for w in mixed.parameters())
+
+
+FEEDBACK = {"hidden_to_memory": True, "memory_to_memory": True}
+
+
+@pytest.fixture(params=["private operators", "public operators"])
+def with_bfloat16(request, monkeypatch):
+    """Compute in bfloat16 on every processor, by either kind of operators of torch."""
+    monkeypatch.setattr(products, "has_bfloat16", lambda: True)
+    if request.param == "public operators":
+        monkeypatch.setattr(products, "_private_operator", lambda dtype: None)
+
+
+def passed(made, x, probe, mixed, **more):
+    """Return outputs, the memory and gradients, by name, in double precision."""
+    made.zero_grad()
+    x = x.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        y, (m, h) = made(x, **more)
+    assert y.dtype == m.dtype == h.dtype == x.dtype
+    ((y * probe).sum() + m.sum() / len(m)).backward()
+    found = {"y": y, "m": m, "x": x.grad} | {n: w.grad for n, w in made.named_parameters()}
+    return {name: value.detach().double() for name, value in found.items()}
+
+
+@pytest.mark.parametrize("last_only", [False, True])
+@pytest.mark.parametrize("feedback", [{}, FEEDBACK])
+def test_autocast_rounds_large_products_to_bfloat16(with_bfloat16, feedback, last_only):
+    """Of values, 8 bits remain; of the memory without feedback from hidden units, all."""
+    torch.manual_seed(0)
+    made = LMU(2, 100, 60, 30.0, channels=2, **feedback)
+    with torch.no_grad():
+        for name, weight in made.named_parameters():
+            if name in ("memory_encoders", "hidden_encoders", "bias"):
+                weight.normal_(0.0, 0.01)
+    x, lengths = torch.randn(130, 40, 2), torch.randint(20, 41, (130,))
+    probe = torch.randn(130, 100) if last_only else torch.randn(130, 40, 100)
+    more = {"last_only": last_only, "lengths": lengths}
+    plain, mixed = (passed(made, x, probe, kind, **more) for kind in (False, True))
+    exact = passed(copy.deepcopy(made).double(), x.double(), probe.double(), False, **more)
+    for name, expected in exact.items():
+        error = (mixed[name] - expected).norm() / expected.norm()
+        unrounded = name == "m" and not feedback
+        assert error < (1e-5 if unrounded else 2**-6), name
+        assert unrounded or error > 1e-4, name
+        assert (plain[name] - expected).norm() < 1e-4 * expected.norm(), name
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        again = made(x, **more)[0].double()
+    torch.testing.assert_close(again, mixed["y"], rtol=0.0, atol=2**-6)
+
+
+def test_autocast_changes_nothing_without_instructions_for_it(monkeypatch):
+    monkeypatch.setattr(products, "has_bfloat16", lambda: False)
+    torch.manual_seed(0)
+    made, x = LMU(1, 100, 120, 30.0, **FEEDBACK), torch.randn(130, 9, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = made(x)[0]
+    assert torch.equal(found, made(x)[0])
 
 
 def test_autocast_takes_halves_from_a_layer_before(x):
