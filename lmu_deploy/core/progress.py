@@ -99,15 +99,17 @@ def _bar(description: str, draw: Callable[[str], None]) -> Iterator[Progress]:
 
 def _lines(description: str, unit: str) -> Iterator[Progress]:
     start = last = time.monotonic()
-    seen = (0, 0)
+    seen = said = (0, 0)
     estimated = False
 
     def show(done: int, total: int) -> None:
-        nonlocal last, seen, estimated
+        nonlocal last, seen, said, estimated
         seen, now = (done, total), time.monotonic()
+        if done == total and seen == said:  # what follows the last part has no parts of its own
+            return
         first = bool(done) and not estimated and now - start >= _SECONDS_UNTIL_ESTIMATE
         if (first and done < total) or now - last >= _SECONDS_BETWEEN_LINES:
-            last, estimated = now, bool(done)
+            last, estimated, said = now, bool(done), seen
             left = time_left(now - start, done, total)
             suffix = f", {left}" if left else ""
             _LOG.info("%s: %d of %d %s%s", description, done, total, unit, suffix)

@@ -83,6 +83,14 @@ def test_first_part_brings_an_estimate_at_once(messages, clock):
     ]
 
 
+def test_the_last_part_is_logged_once(messages, clock):
+    with progress_bar("attribution", "runs") as show:
+        for _ in range(4):
+            clock[0] += 6.0
+            show(30, 30)
+        assert messages() == ["attribution: 30 of 30 runs"]
+
+
 def test_short_work_logs_one_line(messages, clock):
     with progress_bar("integer", "runs") as show:
         for done in range(1, 4):
