@@ -6,8 +6,8 @@
 
 Both precisions take turns in one process with one thread; the ratio is the median of the ratios
 within a turn. Inputs of the steps are random. Accuracy is of the test part of `digits`, after 30
-epochs of a stack of 32 features, or of permuted MNIST in 56 steps of 14 pixels, after a few epochs
-of the original LMU.
+epochs of a stack of 32 features, or of permuted MNIST, in 56 steps of 14 pixels unless `--steps`
+says otherwise, after three epochs of the original LMU.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from lmu_deploy.training import train
 from lmu_deploy.training.config import preset
 from lmu_deploy.training.module import make_model
 
-SEEDS = (0, 1, 2)
 SMALL: dict[str, Any] = {"width": 32, "epochs": 30}
 TASK = "psmnist"
 Rows = list[list[results.Cell]]
@@ -67,7 +66,7 @@ def step(model: str, mixed: bool) -> Callable[[], None]:
     return work
 
 
-def speed(rounds: int) -> Rows:
+def speed(options: argparse.Namespace) -> Rows:
     """Time both precisions in turns."""
     torch.set_num_threads(1)
     rows: Rows = []
@@ -82,7 +81,7 @@ def speed(rounds: int) -> Rows:
         )
     for name, pair in works.items():
         times: list[list[float]] = [[], []]
-        for _ in range(rounds + 1):
+        for _ in range(options.rounds + 1):
             for spent, work in zip(times, pair, strict=True):
                 start = time.process_time()
                 work()
@@ -100,10 +99,10 @@ ACCURACY = [
 ]
 
 
-def accuracy(_: int) -> Rows:
+def accuracy(options: argparse.Namespace) -> Rows:
     """Train a stack on digits in both precisions."""
     rows: Rows = []
-    for seed in SEEDS:
+    for seed in range(options.seeds):
         found = [
             train("digits", "stack", seed=seed, precision=precision, progress=False, **SMALL)
             for precision in ("32", "bf16-mixed")
@@ -113,42 +112,38 @@ def accuracy(_: int) -> Rows:
     return [*rows, ["mean", *means]]
 
 
-SHORT = 56
-"""Steps of a digit for `psmnist`; with 784 an epoch takes 14 times as long."""
 LAYER: dict[str, Any] = {
     "kind": "lmu",
     "units": 212,
     "order": 256,
-    "theta": SHORT,
     "hidden_to_memory": True,
     "memory_to_memory": True,
     "hidden_bias": False,
     "init": "memory",
 }
-EPOCHS = 3
 PSMNIST = [("seed", "{}"), ("float32, %", ">{:.2f}"), ("bf16-mixed, %", ">{:.2f}")]
 
 
-def psmnist(_: int) -> Rows:
+def psmnist(options: argparse.Namespace) -> Rows:
     """Train the original LMU, with feedback into the memory, on permuted MNIST."""
     torch.set_num_threads(1)
     parts = get_task(TASK).load()
     arrays = []
     for part in (parts.train, parts.test, parts.validation):
         x, y = part.batch(slice(None))
-        arrays += [np.asarray(x).reshape(len(x), SHORT, -1), np.asarray(y)]
+        arrays += [np.asarray(x).reshape(len(x), options.steps, -1), np.asarray(y)]
     own = Dataset(*arrays[:4], x_val=arrays[4], y_val=arrays[5], name="psmnist-short")
     config = {
-        "layers": [LAYER],
+        "layers": [{**LAYER, "theta": options.steps}],
         "batch_size": 100,
         "learning_rate": 0.0015,
         "schedule": "cosine",
         "clip_norm": 1.0,
     }
     rows: Rows = []
-    for seed in SEEDS:
+    for seed in range(options.seeds):
         found = [
-            train(own, "lmu", config=config, seed=seed, precision=precision, epochs=EPOCHS)
+            train(own, "lmu", config=config, seed=seed, precision=precision, epochs=options.epochs)
             for precision in ("32", "bf16-mixed")
         ]
         rows.append([str(seed), *(100 * each.figures["test_accuracy"] for each in found)])
@@ -161,6 +156,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", choices=("speed", "accuracy", "psmnist"))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=56, help="of a digit, for psmnist")
+    parser.add_argument("--epochs", type=int, default=3, help="for psmnist")
+    parser.add_argument("--seeds", type=int, default=3, help="for psmnist and accuracy")
     results.add_options(parser)
     options = parser.parse_args()
     studies = {
@@ -169,7 +167,7 @@ def main() -> None:
         "psmnist": (PSMNIST, psmnist),
     }
     columns, study = studies[options.study]
-    results.publish(columns, study(options.rounds), options, 0)
+    results.publish(columns, study(options), options, 0)
 
 
 if __name__ == "__main__":
