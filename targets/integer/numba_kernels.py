@@ -1,10 +1,10 @@
 r"""Operations of the specification on whole batches, each in one pass, compiled by Numba.
 
-All arrays are row-major and contain int32. What is between is int32 too where engine.py proves that
-it fits, which Numba has to be told at every operation, and int64 elsewhere: a processor multiplies
-twice to six times as many int32 at once. Rows are separated before the innermost loops, so that
-these iterate over contiguous memory and the compiler vectorizes them. The kernels release the
-global interpreter lock.
+All arrays are row-major and contain int32. Intermediate values are int32 where engine.py proves
+that they fit, and int64 elsewhere. Numba promotes int32 to int64, so each operation converts back:
+a processor multiplies two to six times as many int32 at once. Rows are separated before the
+innermost loops, so that these iterate over contiguous memory and the compiler vectorizes them. The
+kernels release the global interpreter lock.
 
 A step of a series processes all substeps of one sample before the next sample, so that its vectors,
 of some kilobytes, stay in the processor's first cache. Entries of S are -1, except +1 below the

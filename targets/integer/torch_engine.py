@@ -65,7 +65,7 @@ class Products(ABC):
         """Allocate buffers for a batch of another size."""
         self.batch = batch
         n_in, rows = self._matrix.shape
-        # Inputs that only fill the matrix have no messages, and nobody writes their digits.
+        # The digits of inputs that only fill the matrix stay zero.
         self.digits = torch.zeros((self._n_digits, batch, n_in), dtype=self._matrix.dtype)
         self.products = torch.empty((self._n_digits, batch, rows), dtype=torch.int32)
         self._operands = self.digits.flatten(0, 1), self.products.flatten(0, 1)
