@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from converters.spiking.lower import spike, spike_chips, spike_with
+    from converters.spiking.lower import spike, spike_again, spike_chips, spike_with
 
-__all__ = ["spike", "spike_chips", "spike_with"]
+__all__ = ["spike", "spike_again", "spike_chips", "spike_with"]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,7 @@ from converters.options import (
 from converters.spiking.build import LastLayer, build_memory, last_layer_inputs, memory_inputs
 from converters.spiking.device import GROUP, VIRTUAL, NeuronDevice, RecordedDevice
 from converters.spiking.graph.build import build_graphs
-from converters.spiking.graph.plan import recipe_of_graph, whole_plan
+from converters.spiking.graph.plan import plan_graph, recipe_of_graph, whole_plan
 from converters.spiking.neurons import Fit, VirtualDevice, part
 from converters.spiking.recipe import (
     Keep,
@@ -45,7 +45,7 @@ from lmu_deploy.core.network import LMULayer, LMUNetwork, default_names
 from lmu_deploy.core.plugins import make_plugin, plugin_names
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import Calibration
-from lmu_deploy.core.spiking.graph import AnalogNetwork
+from lmu_deploy.core.spiking.graph import AnalogNetwork, SpikingGraph
 from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork, SpikingUnits
 from lmu_deploy.core.validation import check_inputs
 from lmu_deploy.hardware.profile import AnalogProfile, load_profile
@@ -311,6 +311,62 @@ def spike_with(
     recipe = _recipe(network, profile, options, device).on_chip(own_seed)
     check_calibration(saved, network, recipe)
     return assemble(network, recipe, saved.memories, saved.calibration, saved.units)
+
+
+def spike_again(
+    graph: SpikingGraph,
+    calibration_inputs: np.ndarray,
+    *,
+    seed: int,
+    chip_seed: int,
+    calibration_samples: int,
+    progress: Progress | None = None,
+    keep: Keep | None = None,
+) -> SpikingGraph:
+    """Convert the float network of a graph of neurons again, with the settings in its file.
+
+    With its own seeds and inputs the result is the graph as :func:`spike` made it, unless this was
+    with `fan_in` or `calibration_steps`, which the file does not hold.
+
+    Parameters
+    ----------
+    graph : SpikingGraph
+    calibration_inputs, seed, chip_seed, calibration_samples, progress
+        As for :func:`spike`.
+    keep : callable, optional
+        As for :func:`spike_with`.
+
+    Raises
+    ------
+    InputError
+        As :func:`spike`, for example because the profile no longer exists.
+    """
+    device, units = graph.device, graph.neurons_per("units")
+    options = SpikeOptions(
+        neurons_per_state=graph.neurons_per("memory"),
+        presentation_ms=graph.presentation_ms,
+        tau_ms=graph.tau_ms,
+        dt_ms=graph.dt_ms,
+        neuron=graph.neuron.kind,
+        mismatch=device.mismatch,
+        membrane_noise=device.membrane_noise,
+        weight_bits=device.weight_bits,
+        threshold_noise=device.threshold_noise,
+        tau_mismatch=device.tau_mismatch,
+        maximum_rates=graph.maximum_rates,
+        calibration=graph.calibration.method,
+        neurons_per_unit=units or NEURONS_PER_UNIT,
+        readout_tau_ms=graph.fast_tau_ms,
+        calibration_samples=calibration_samples,
+        seed=seed,
+    )
+    plan = plan_graph(graph.host, units > 0)
+    recipe = recipe_of_graph(plan, device.profile, options).on_chip(chip_seed)
+    with threadpool_limits(1, "blas"):
+        (made,) = build_graphs(plan, calibration_inputs, [recipe], options, progress, keep)
+    hidden = {each.name for each in graph.ensembles if each.hidden}
+    ensembles = (replace(each, hidden=each.name in hidden) for each in made.ensembles)
+    return replace(made, ensembles=tuple(ensembles), host=graph.host)
 
 
 def spike_chips(

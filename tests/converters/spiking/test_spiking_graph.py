@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import lmu_deploy as ld
-from converters.spiking import spike
+from converters.spiking import spike, spike_again
 from converters.spiking.calibration import independent_products
 from converters.spiking.closed_loop import divide_step
 from converters.spiking.device import Block, RecordedDevice, SessionRecorder
@@ -280,6 +280,33 @@ def test_seeds_choose_the_chip(graph: SpikingGraph, network: Network, inputs: np
         _spike(network, inputs, chip_seed=4, calibration="static").fingerprint()
         != graph.fingerprint()
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("two blocks", {"weight_bits": 5, "tau_ms": 30.0, "readout_tau_ms": 8.0, "neuron": "dpi"}),
+        ("residual", {"calibration": "static", "tau_mismatch": 0.1, "maximum_rates": (60.0, 90.0)}),
+        ("residual", {"units": "host", "membrane_noise": 0.05}),
+        ("lstm", {"calibration": "none", "neurons_per_unit": 14, "profile": "dynapse2"}),
+        ("lmus", {"threshold_noise": 0.02, "calibration_samples": 60}),
+    ],
+)
+def test_a_graph_is_converted_again_from_its_file(
+    name: str, options: dict[str, object], inputs: np.ndarray, tmp_path: Path
+) -> None:
+    settings = {"units": "chip", **QUICK, **options, "chip_seed": 8}
+    made = spike(GRAPHS[name][0], inputs, **settings, seed=3)  # type: ignore[arg-type]
+    made.save(tmp_path / "graph.safetensors")
+    graph = load(tmp_path / "graph.safetensors")
+    assert isinstance(graph, SpikingGraph)
+    samples = graph.calibration.samples
+    again = spike_again(graph, inputs, seed=3, chip_seed=8, calibration_samples=samples)
+    assert again.fingerprint() == graph.fingerprint()
+    other = spike_again(graph, inputs, seed=4, chip_seed=9, calibration_samples=samples)
+    settings["chip_seed"] = 9
+    expected = spike(GRAPHS[name][0], inputs, **settings, seed=4)  # type: ignore[arg-type]
+    assert other.fingerprint() == expected.fingerprint() != graph.fingerprint()
 
 
 def test_saved_and_loaded(graph: SpikingGraph, tmp_path: Path) -> None:
