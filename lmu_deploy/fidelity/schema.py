@@ -1,9 +1,8 @@
 """Types of fidelity.json: schema ``lmu_deploy/fidelity``, version 2.
 
 All numbers are finite; unknown values are null. `targets` and `variants` keep their order.
-:func:`json_schema` returns the JSON schema, with which other tools can validate a file.
-
-Version 2 has other names than version 1; :mod:`lmu_deploy.fidelity.store` reads both.
+:func:`json_schema` returns the JSON schema, with which other tools can validate a file. Version 2
+has other names than version 1; :mod:`lmu_deploy.fidelity.store` reads both.
 """
 
 from __future__ import annotations
@@ -114,7 +113,7 @@ class Attribution(Strict):
 
     `interaction` is 1 minus the sum of the shares alone, `measured` the target's output error, and
     `unexplained` what the simulation lacks of its square. `parts` are Shapley values with 90 %
-    intervals, over samples or chips; `parts_tied` may be as large as the largest.
+    intervals, `parts_tied` may be as large as the largest; `parts_note` says what was left out.
     """
 
     samples: int
@@ -129,6 +128,7 @@ class Attribution(Strict):
     parts_orders: int | None = None
     parts_chips: int | None = None
     parts_tied: list[str] = []
+    parts_note: str | None = None
     remedies: dict[str, str] | None = None
 
 

@@ -34,8 +34,11 @@ from lmu_deploy.report.wording import (
     count,
     metric_difference,
     metric_value,
+    over,
     share,
     significant,
+    uncertain,
+    with_interval,
 )
 
 
@@ -95,66 +98,23 @@ def shapley(found: Attribution) -> list[Table]:
         name = f"{source} (compensates for others)" if part < 0 else source
         rows.append([name, share((1.0 - missing) * part), " to ".join(ends) or NOTHING])
     how = "all subsets" if found.parts_orders is None else f"{found.parts_orders} orders"
+    by = f"Shapley values over {how} of the sources"
+    if found.parts_orders == 1:
+        by = "what each ensemble adds to those before it"
     caption = (
-        f"Parts of the squared output error: Shapley values over {how} of the sources, "
+        f"Parts of the squared output error: {by}, "
         f"{wording.plural(found.parts_samples or 0, 'sample')}"
     )
     if found.parts_chips == 1:
-        caption += ", this chip alone (it has changed, or --attribution-budget allows no others)"
+        caption += ", this chip alone"
+        if found.parts_note is None:  # in files of older versions
+            caption += " (it has changed, or --attribution-budget allows no others)"
     elif found.parts_chips is not None:
-        caption += (
-            f", {found.parts_chips} chips with mismatch and tuning curves of their own, each "
-            "calibrated for every subset"
-        )
-    interval = f"90{SPACE}% interval over {_over(found)}"
+        caption += f", {found.parts_chips} chips with mismatch and tuning curves of their own"
+        if found.parts_orders != 1:
+            caption += ", each calibrated for every subset"
+    interval = f"90{SPACE}% interval over {over(found)}"
     return [Table(caption, ["source", "share", interval], rows)]
-
-
-def _over(found: Attribution) -> str:
-    """Return what the intervals of the parts are over."""
-    return f"{found.parts_chips} chips" if (found.parts_chips or 1) > 1 else "samples"
-
-
-def uncertain(found: Attribution) -> list[str]:
-    """Say which parts may be as large as the largest, and which may be zero."""
-    if not found.parts:
-        return []
-    interval, ranked = f"90{SPACE}% interval over {_over(found)}", list(found.parts.items())
-    first, (_, low, _) = ranked[0]
-    zero = [name for name, (_, low, high) in ranked if low is None or low <= 0.0 <= (high or 0.0)]
-    sentences = []
-    if low is None or low <= 0.0:
-        why = f"the {interval} of each part contains zero"
-        why = f"there is no {interval}" if low is None else why
-        sentences.append(f"No source of error is named as a cause, because {why}.")
-    elif found.parts_tied:
-        names = wording.listed([first, *found.parts_tied])
-        sentences.append(
-            f"The order of {names} is uncertain: the {interval} of the difference between their "
-            "parts of the squared output error contains zero."
-        )
-    if zero and first not in zero:
-        names = wording.listed(zero)
-        one = len(zero) == 1
-        sentences.append(
-            f"{names[0].upper()}{names[1:]} {'is' if one else 'are'} not named as "
-            f"{'a cause' if one else 'causes'}, because the {interval} of "
-            f"{'its' if one else 'each'} part contains zero."
-        )
-    return sentences
-
-
-def with_interval(found: Attribution, cause: Cause) -> str:
-    """Return the part of a cause with its interval in brackets, or nothing if it is unknown."""
-    source, own = cause.source, f" of {cause.place}"
-    parts = [p for n, p in found.parts.items() if n in (source, source + own) or n.endswith(own)]
-    if not parts:
-        parts = [p for name, p in found.parts.items() if name.startswith(f"{source} of ")]
-    if len(parts) != 1:
-        return ""
-    ((part, low, high),) = parts
-    ends = "" if low is None or high is None else f", {share(low)} to {share(high)} at 90{SPACE}%"
-    return f" (part by Shapley {share(part)}{ends}, over {_over(found)})"
 
 
 def causes(found: Attribution, remedies: Mapping[str, str]) -> Table:
@@ -427,6 +387,7 @@ def _summary(found: Attribution, accuracy: bool) -> list[str]:
             f"({wording.significant(found.measured or 0.0)} on these samples) is not reproduced by "
             "the simulation. The rest of this section is about the simulation, not the target.",
         )
+    sentences += [found.parts_note] if found.parts_note else []
     sentences += uncertain(found)
     if found.interaction is not None:
         sentences.append(

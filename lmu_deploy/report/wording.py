@@ -11,6 +11,8 @@ from lmu_deploy.fidelity.gate import judged
 from lmu_deploy.fidelity.measures.statistics import wilson
 from lmu_deploy.fidelity.schema import (
     AgainstReference,
+    Attribution,
+    Cause,
     Equality,
     Metric,
     Specification,
@@ -271,6 +273,64 @@ def listed(names: Sequence[str]) -> str:
     """Join names with commas and an "and"."""
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def over(found: Attribution) -> str:
+    """Return what the intervals of the parts are over."""
+    return f"{found.parts_chips} chips" if (found.parts_chips or 1) > 1 else "samples"
+
+
+def uncertain(found: Attribution) -> list[str]:
+    """Say which parts may be as large as the largest, and which may be zero."""
+    if not found.parts:
+        return []
+    interval, ranked = f"90{SPACE}% interval over {over(found)}", list(found.parts.items())
+    first, (_, low, _) = ranked[0]
+    named = {name for cause in found.causes for name in _parts_of(found, cause)}
+    zero = [name for name, (_, low, high) in ranked if low is None or low <= 0.0 <= (high or 0.0)]
+    unnamed, sentences = [name for name in zero if name not in named], []
+    if first in zero and not named:
+        why = f"the {interval} of each part contains zero"
+        why = f"there is no {interval}" if low is None else why
+        return [f"No source of error is named as a cause, because {why}."]
+    if found.parts_tied and first not in zero:
+        names = listed([first, *found.parts_tied])
+        which = f"The order of {names}"
+        if found.parts_orders == 1:
+            which = f"Which of {names} adds most"
+        sentences.append(
+            f"{which} is uncertain: the {interval} of the difference between their parts of the "
+            "squared output error contains zero."
+        )
+    if unnamed and low is not None:
+        names, one = listed(unnamed), len(unnamed) == 1
+        sentences.append(
+            f"{names[0].upper()}{names[1:]} {'is' if one else 'are'} not named as "
+            f"{'a cause' if one else 'causes'}, because the {interval} of "
+            f"{'its' if one else 'each'} part contains zero."
+        )
+    return sentences
+
+
+def with_interval(found: Attribution, cause: Cause) -> str:
+    """Return the part of a cause with its interval in brackets, or nothing if it is unknown."""
+    parts = _parts_of(found, cause)
+    if len(parts) != 1:
+        return ""
+    ((part, low, high),) = parts.values()
+    by = "part" if found.parts_orders == 1 else "part by Shapley"
+    ends = "" if low is None or high is None else f", {share(low)} to {share(high)} at 90{SPACE}%"
+    return f" ({by} {share(part)}{ends}, over {over(found)})"
+
+
+def _parts_of(
+    found: Attribution, cause: Cause
+) -> dict[str, tuple[float, float | None, float | None]]:
+    """Return the parts of the source of a cause."""
+    source, own = cause.source, f" of {cause.place}"
+    given = found.parts
+    parts = {n: p for n, p in given.items() if n in (source, source + own) or n.endswith(own)}
+    return parts or {n: p for n, p in given.items() if n.startswith(f"{source} of ")}
 
 
 ACCURACY_LOSS = 0.01

@@ -188,7 +188,7 @@ def test_parts_that_cannot_be_distinguished_or_may_be_zero_are_reported():
 CHIP_TASK = Task("chips", "classification", 1, 3, 10, load=lambda: None)
 
 
-def attributed(seed, budget, **changed):
+def attributed(seed, budget, faults=None, **changed):
     """Return the attribution of a small chip whose neurons and noise cost about the same."""
     rng = np.random.default_rng(31)
     hidden = Hidden(rng.normal(size=(2, 4)), None, None, None, "tanh")
@@ -202,6 +202,11 @@ def attributed(seed, budget, **changed):
     truth = run_reference(network, x).outputs.argmax(axis=1)
     chips = Chips(chip, x)
     chips.add(chip)
+    if faults is not None:
+        (memory,) = chip.memories
+        harmed = dataclasses.replace(memory.populations, faults=faults)
+        memory = dataclasses.replace(memory, populations=harmed)
+        chip = dataclasses.replace(chip, memories=(memory,))
     return attribute_spiking(chip, x, truth, CHIP_TASK, samples=8, chips=chips, budget=budget)
 
 
@@ -215,7 +220,7 @@ def test_two_sources_do_not_swap_between_tuning_seeds_without_a_word(by_seed):
     first = {seed: found.parts.parts[0].source for seed, found in by_seed.items()}
     assert len(set(first.values())) == 2
     for seed, found in by_seed.items():
-        assert found.parts.chips == 5
+        assert (found.parts.chips, found.parts.note) == (5, "")
         assert sum(part.share for part in found.parts.parts) == pytest.approx(1.0)
         assert set(first.values()) - {first[seed]} <= set(found.parts.tied)
         (sentence, *_) = uncertain(attribution_entry(found))
@@ -237,4 +242,23 @@ def test_a_short_budget_takes_fewer_chips_and_says_so():
     assert one.parts.chips == 1
     assert "this chip alone" in table(attribution_entry(one))[0].caption
     assert table(attribution_entry(one))[0].columns[-1].endswith("interval over samples")
+    assert one.parts.note == (
+        "The intervals are over the samples of this chip alone, because --attribution-budget "
+        "allows for no other."
+    )
     assert attributed(0, 1e-6).parts is None
+
+
+def test_a_damaged_chip_is_alone_and_the_report_says_why():
+    faults = np.zeros((2, 12))
+    faults[1] = -1.0
+    found = attributed(0, 60.0, faults)
+    assert found.parts.chips == 1
+    assert found.parts.note == (
+        "The intervals are over the samples of this chip alone, because it is not as spike makes "
+        "it with its seeds and settings: it was damaged, has drifted, or was calibrated on other "
+        "inputs."
+    )
+    (shown,) = table(attribution_entry(found))
+    assert shown.caption.endswith(", this chip alone")
+    assert found.parts.parts[0].source == "damage" == found.causes[0].source

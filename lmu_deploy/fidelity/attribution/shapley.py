@@ -15,20 +15,23 @@ depend on its mismatch and on its tuning curves. So the orders are those in whic
 stage by stage (Faigle and Kern 1992): neurons of all memories, imperfections of the chip, the
 calibration, hidden units on neurons. The values are sums over samples, on several chips with
 mismatch, tuning curves, initial membranes and noise of their own, and the interval is over chips.
+Graphs of neurons (graphs.py) have parts in one order, and intervals over chips in the same way.
 
 The order of two parts is uncertain where the interval of their difference contains zero.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from math import factorial
 
 import numpy as np
 from scipy.special import stdtrit
 
+from lmu_deploy.core.files import LATER
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity.attribution.chips import Chips, same_chip, same_populations
 from lmu_deploy.fidelity.attribution.measure import SpikingAblationRunner
@@ -81,13 +84,16 @@ class Parts:
     ----------
     samples : int
     orders : int or None
-        Orders of the sources that were drawn; None if all subsets were run.
+        Orders of the sources that were drawn; None if all subsets were run, and 1 for the ensembles
+        of a graph, which have one order.
     parts : tuple of Part
         The largest first.
     chips : int or None
         Analog chips, which the intervals are over if there are several; None for integers.
     tied : tuple of str
         Sources whose parts may be as large as the largest.
+    note : str
+        Sentence on why there is one chip, or fewer samples; else empty.
     """
 
     samples: int
@@ -95,6 +101,7 @@ class Parts:
     parts: tuple[Part, ...]
     chips: int | None = None
     tied: tuple[str, ...] = ()
+    note: str = field(default="", metadata=LATER)
 
     def excluded(self, source: str) -> bool:
         """Return whether a source is not certain to add to the error."""
@@ -232,11 +239,100 @@ _SECONDS_PER_UPDATE = 3e-8
 _IMPERFECTIONS = {"mismatch": MISMATCH, "noise": NOISE, "bits": WEIGHT_BITS}
 
 
+ALONE = "The intervals are over the samples of this chip alone, because"
+"""Beginning of the note on one chip."""
+
+
+class OneChip(ABC):
+    """What the sources of one chip add to the squared output errors, and others like it.
+
+    Attributes
+    ----------
+    orders : int or None
+        See :class:`Parts`.
+    """
+
+    orders: int | None = None
+
+    @property
+    @abstractmethod
+    def runs(self) -> int:
+        """Number of simulations of each chip for its parts."""
+
+    @abstractmethod
+    def affordable(self, budget: float) -> tuple[int, str]:
+        """Return how many chips to run, this one among them, and the note of the parts.
+
+        Parameters
+        ----------
+        budget : float
+            Seconds on one core.
+        """
+
+    @abstractmethod
+    def another(self, number: int) -> OneChip:
+        """Return a chip of the same settings, with this number added to all seeds."""
+
+    @abstractmethod
+    def gains(self) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
+        """Return what each source adds, and the whole, both of every sample."""
+
+
 class OverChips:
-    """Parts of the sources of a spiking network, on its chip and on others like it.
+    """Parts of the sources of a network on an analog chip, over its chip and others like it.
 
     A chip that was damaged or has drifted since it was calibrated stays alone; the interval is over
     samples then, and so it is where the budget allows for one chip only.
+
+    Parameters
+    ----------
+    own : OneChip or None
+        The chip of the report; None for neurons of a device, which has no other chips.
+    budget : float
+        Seconds on one core, by an estimate from sizes and not by a clock. It decides how many
+        chips are calibrated.
+
+    Attributes
+    ----------
+    chips : int
+        Number of chips; 0 without a chip, and if the budget does not allow for one.
+    runs : int
+        Number of simulations.
+    """
+
+    def __init__(self, own: OneChip | None, budget: float) -> None:
+        self._own, self.chips, self.runs = own, 0, 0
+        if own is not None and budget > 0.0:
+            self.chips, self._note = own.affordable(budget)
+            self.runs = self.chips * own.runs
+
+    def parts(self) -> Parts | None:
+        """Calibrate and run the chips; return None without any, and if there is no error."""
+        if not self.chips:
+            return None
+        assert self._own is not None
+        gains, whole = dict[str, list[np.ndarray]](), list[np.ndarray]()
+        for number in range(self.chips):
+            chip = self._own.another(number) if number else self._own
+            found, squares = chip.gains()
+            for name, gain in found.items():
+                gains.setdefault(name, []).append(gain)
+            whole.append(squares)
+        samples, orders = len(whole[0]), self._own.orders
+        if self.chips == 1:
+            alone = {name: each[0] for name, each in gains.items()}
+            parts = parts_of(alone, whole[0], samples, orders, chips=1)
+        else:
+            sums = {name: np.array([one.sum() for one in each]) for name, each in gains.items()}
+            totals = np.array([each.sum() for each in whole])
+            parts = parts_of(sums, totals, samples, orders, self.chips)
+        return None if parts is None else replace(parts, note=self._note)
+
+
+class LayersOnChip(OneChip):
+    """A chain of layers on one chip, with any of its sources.
+
+    Up to five chips are run; a chip whose neurons are not as they were made is alone.
 
     Parameters
     ----------
@@ -244,50 +340,9 @@ class OverChips:
     chips : Chips
         Of this network.
     runner : SpikingAblationRunner
-    budget : float
-        Seconds on one core, by an estimate from sizes and not by a clock. It decides how many
-        chips, up to five, are calibrated.
-
-    Attributes
-    ----------
-    chips : int
-        Number of chips; 0 for neurons of a device, which has no other chips, and if the budget does
-        not allow for one.
-    runs : int
-        Number of simulations.
+    number : int
+        0 for the chip of the report.
     """
-
-    def __init__(
-        self, network: SpikingNetwork, chips: Chips, runner: SpikingAblationRunner, budget: float
-    ) -> None:
-        self.chips = self.runs = 0
-        if budget <= 0.0 or runner.device is not None:
-            return
-        self._own = _Game(network, chips, runner)
-        self.chips = min(1 if self._own.alone else _MOST_CHIPS, int(budget / self._own.seconds()))
-        self.runs = self.chips * sum(2 ** len(names) for names in self._own.stages)
-
-    def parts(self) -> Parts | None:
-        """Calibrate and run the chips; return None without any, and if there is no error."""
-        if not self.chips:
-            return None
-        gains, whole = dict[str, list[np.ndarray]](), list[np.ndarray]()
-        for number in range(self.chips):
-            game = self._own.another(number) if number else self._own
-            for name, gain in in_stages(game.values, self._own.stages).items():
-                gains.setdefault(name, []).append(gain)
-            everything = frozenset().union(*self._own.stages)
-            whole.append(game.values([everything])[everything])
-        samples = len(whole[0])
-        if self.chips == 1:
-            alone = {name: found[0] for name, found in gains.items()}
-            return parts_of(alone, whole[0], samples, chips=1)
-        sums = {name: np.array([each.sum() for each in found]) for name, found in gains.items()}
-        return parts_of(sums, np.array([each.sum() for each in whole]), samples, chips=self.chips)
-
-
-class _Game:
-    """Squared output errors of one chip, with any of its sources."""
 
     def __init__(
         self, network: SpikingNetwork, chips: Chips, runner: SpikingAblationRunner, number: int = 0
@@ -295,8 +350,30 @@ class _Game:
         self.network, self.chips, self.runner, self.number = network, chips, runner, number
         self.stages, self.alone = list[list[str]](), False
         self._found: dict[Subset, np.ndarray] = {}
-        if not number:
-            self._find_stages()
+
+    @property
+    def runs(self) -> int:
+        """See :class:`OneChip`; one for each set of sources."""
+        return sum(2 ** len(names) for names in self.stages)
+
+    def affordable(self, budget: float) -> tuple[int, str]:
+        """See :class:`OneChip`; there may be none."""
+        self._find_stages()
+        chips = int(budget / self.seconds())
+        if self.alone:
+            why = (
+                "it is not as spike makes it with its seeds and settings: it was damaged, has "
+                "drifted, or was calibrated on other inputs"
+            )
+            return min(1, chips), f"{ALONE} {why}."
+        note = f"{ALONE} --attribution-budget allows for no other." if chips == 1 else ""
+        return min(_MOST_CHIPS, chips), note
+
+    def gains(self) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
+        """See :class:`OneChip`."""
+        found = in_stages(self.values, self.stages)
+        everything = frozenset().union(*self.stages)
+        return found, self.values([everything])[everything]
 
     def _find_stages(self) -> None:
         """List the sources; a chip whose neurons are not as they were made is alone."""
@@ -318,11 +395,11 @@ class _Game:
         self.stages += [[UNITS]] if self.network.units is not None else []
         self.alone = damaged or (other and self.network.calibration.method == "dynamic")
 
-    def another(self, number: int) -> _Game:
-        """Return another chip of this kind."""
+    def another(self, number: int) -> LayersOnChip:
+        """See :class:`OneChip`."""
         chips = self.chips.another(number)
-        found = _Game(chips.like(self.network), chips, self.runner, number)
-        found.neurons = self.neurons
+        found = LayersOnChip(chips.like(self.network), chips, self.runner, number)
+        found.neurons, found.stages = self.neurons, self.stages
         return found
 
     def seconds(self) -> float:
@@ -330,12 +407,11 @@ class _Game:
         memories = [memory for memory in self.network.memories if memory is not None]
         sizes = [(m.channels, m.order * m.populations.neurons) for m in memories]
         chips = 2 ** len(self.stages[1]) + (len(self.stages) > 2)
-        runs = sum(2 ** len(names) for names in self.stages)
         samples, steps, _ = self.runner.inputs.shape
         updates = samples * steps * self.network.steps_per_presentation * self.network.neurons
         pairs = sum(channels * size**2 for channels, size in sizes)
         each = _SECONDS_PER_CALIBRATION + _SECONDS_PER_PAIR * pairs
-        return chips * each + runs * updates * _SECONDS_PER_UPDATE
+        return chips * each + self.runs * updates * _SECONDS_PER_UPDATE
 
     def values(self, subsets: list[Subset]) -> dict[Subset, np.ndarray]:
         """Return the squared output errors of every sample for sets of sources."""

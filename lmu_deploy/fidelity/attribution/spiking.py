@@ -42,7 +42,7 @@ from lmu_deploy.fidelity.attribution.chips import (
     with_populations,
 )
 from lmu_deploy.fidelity.attribution.measure import Errors, SpikingAblationRunner
-from lmu_deploy.fidelity.attribution.shapley import OverChips, Parts
+from lmu_deploy.fidelity.attribution.shapley import LayersOnChip, OverChips, Parts
 from lmu_deploy.fidelity.attribution.study import Attribution, Cause, Step
 from lmu_deploy.fidelity.attribution.switches import (
     CALIBRATION,
@@ -417,7 +417,8 @@ def attribute_spiking(
         network.host, inputs, targets[: len(inputs)], task, seed, progress, device, chips.parts
     )
     runner.total = _work(network) + 1 + _MOST_CAUSES + (network.units is not None)
-    memories, others = replace(network, units=None), OverChips(network, chips, runner, budget)
+    memories = replace(network, units=None)
+    others = OverChips(LayersOnChip(network, chips, runner) if device is None else None, budget)
     runner.total += others.runs
     steps, parts = list(_steps(memories, chips, runner)), others.parts()
     causes = find_causes(runner, memories, steps, _MOST_CAUSES, chips, parts)

@@ -58,6 +58,7 @@ def attribution_entry(found: Attribution, measured: float | None = None) -> sche
         parts_orders=None if parts is None else parts.orders,
         parts_chips=None if parts is None else parts.chips,
         parts_tied=[] if parts is None else list(parts.tied),
+        parts_note=None if parts is None else parts.note or None,
         remedies=None if found.remedies is None else dict(found.remedies),
     )
 
