@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from lmu_deploy.core.validation import check_integer, check_number
 from lmu_deploy.fidelity import Result, assemble
 from lmu_deploy.fidelity.attribution import Attribution, attribute
 from lmu_deploy.fidelity.attribution.chips import Chips
-from lmu_deploy.fidelity.attribution.graphs import attribute_graph
+from lmu_deploy.fidelity.attribution.graphs import GraphChips, attribute_graph
 from lmu_deploy.fidelity.attribution.remedies import with_remedies
 from lmu_deploy.fidelity.attribution.spiking import SAMPLES, affordable_runs, attribute_spiking
 from lmu_deploy.fidelity.gate import Limits, check_limits
@@ -87,6 +87,7 @@ def explained(
     """
     found, done = [], set()
     parts = Parts(None) if forms is None else forms.parts
+    made = [] if forms is None else [n for k, n in forms.made.items() if k not in forms.given]
     for result in results:
         network = result.network
         if samples == 0 or id(network) in done:
@@ -102,11 +103,16 @@ def explained(
                         network, split, task, samples, budget, calibration, parts, progress
                     )
             result = dataclasses.replace(result, attribution=sources, ranges=ranges)
+        elif isinstance(network, AnalogNetwork) and (board := network.device.board):
+            result = _noted(
+                result,
+                f"The errors of device {board} were not attributed to their sources, because the "
+                "file of the network does not hold the neurons of the device.",
+            )
         elif isinstance(network, SpikingNetwork) and network.synapse is None:
-            made_here = forms is not None and "spiking" not in forms.given
-            result = _spiking(result, network, split, task, samples, budget, parts, made_here)
-        elif isinstance(network, SpikingGraph) and not network.device.board:
-            result = _graph(result, split, task, samples, budget, parts)
+            result = _spiking(result, network, split, task, samples, budget, parts, made)
+        elif isinstance(network, SpikingGraph):
+            result = _graph(result, split, task, samples, budget, parts, made)
         found.append(result)
     return found
 
@@ -154,7 +160,7 @@ def _spiking(
     samples: int | None,
     budget: float,
     parts: Parts,
-    made_here: bool,
+    made: Collection[AnyNetwork],
 ) -> Result:
     """Attribute with the seed of the run; a single sample cannot be fitted and judged.
 
@@ -163,16 +169,14 @@ def _spiking(
     if len(split.inputs) < 2 or samples == 1:
         return result
     if samples is None and not (samples := affordable_runs(network, *split.inputs.shape[:2])):
-        note = (
+        return _noted(
+            result,
             "The errors of the chip were not attributed to its imperfections, because the "
             "calibrations that this needs take more than about two minutes; --attribution 8 does "
-            "it with 8 samples."
+            "it with 8 samples.",
         )
-        _LOG.info("%s: %s", result.run.target, note)
-        run = dataclasses.replace(result.run, notes=(*result.run.notes, note))
-        return dataclasses.replace(result, run=run)
     chips = Chips(network, limited(task.load().train, CALIBRATION_SAMPLES).filled, parts)
-    if made_here:
+    if any(network is each for each in made):
         chips.add(network)
 
     def attributed(each: Result, label: str) -> Result:
@@ -195,12 +199,18 @@ def _spiking(
                 )
 
         given = (split.inputs, split.targets, task.name, samples, seed, budget)
-        what = (spiking.fingerprint(), *given)
-        sources = parts.attribution(make, "spiking", *what)
+        sources = parts.attribution(make, "spiking", spiking.fingerprint(), *given)
         return dataclasses.replace(each, attribution=sources)
 
     variants = {n: attributed(v, f"attribution, {n}") for n, v in result.variants.items()}
     return dataclasses.replace(attributed(result, "attribution"), variants=variants)
+
+
+def _noted(result: Result, note: str) -> Result:
+    """Return a result whose run has one more note, which is logged."""
+    _LOG.info("%s: %s", result.run.target, note)
+    run = dataclasses.replace(result.run, notes=(*result.run.notes, note))
+    return dataclasses.replace(result, run=run)
 
 
 _GRAPH_UPDATES = 5e8
@@ -214,8 +224,10 @@ def _graph(
     samples: int | None,
     budget: float,
     parts: Parts,
+    made: Collection[AnyNetwork],
 ) -> Result:
     """Attribute a graph of neurons and its variants with the seeds of their runs."""
+    known = limited(task.load().train, CALIBRATION_SAMPLES).filled
     if samples is None and isinstance(result.network, SpikingGraph):
         graph_steps = split.inputs.shape[1] * result.network.steps_per_presentation
         fit = int(_GRAPH_UPDATES / (result.network.neurons * graph_steps))
@@ -225,15 +237,14 @@ def _graph(
         graph, seed = each.network, each.run.seed
         if not isinstance(graph, SpikingGraph):
             return each
+        data, as_made = (split.inputs, split.targets), any(graph is other for other in made)
+        chips = GraphChips(graph, known, parts, as_made)
 
         def make() -> Attribution:
-            with progress_bar(label, "samples") as progress:
-                return attribute_graph(
-                    graph, split.inputs, split.targets, task, samples, seed, progress, budget
-                )
+            with progress_bar(label, "steps") as progress:
+                return attribute_graph(graph, *data, task, samples, seed, progress, chips, budget)
 
-        given = (split.inputs, split.targets, task.name, samples, seed, budget)
-        what = (graph.fingerprint(), *given)
+        what = (graph.fingerprint(), *data, task.name, samples, seed, budget, known, as_made)
         return dataclasses.replace(each, attribution=parts.attribution(make, "graph", *what))
 
     variants = {n: attributed(v, f"attribution, {n}") for n, v in result.variants.items()}

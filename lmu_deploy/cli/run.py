@@ -120,8 +120,8 @@ def validate(
         typer.Option(
             min=0,
             help="Time on one core for the Shapley values of each network's sources of error, in "
-            "seconds. A shorter time allows fewer samples, orders or analog chips (at most five); "
-            "0 computes none.",
+            "seconds. A shorter time allows fewer samples, orders or analog chips; 0 computes "
+            "none.",
         ),
     ] = 60.0,
     recording: Annotated[
