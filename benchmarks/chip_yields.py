@@ -17,6 +17,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import intervals
 import numpy as np
 import results
 
@@ -70,14 +71,9 @@ def of_seeds(found: list[ChipYield]) -> list[list[results.Cell]]:
         [f"{seed}", *map(float, (floats[seed], own.mean(), own.min(), bare.mean())), len(own), ""]
         for seed, (own, bare) in enumerate(zip(dynamic, plain, strict=True))
     ]
-    rng, means = np.random.default_rng(0), []
-    seeds, chips = dynamic.shape
-    for _ in range(2000):
-        drawn = rng.integers(seeds, size=(seeds, 1)), rng.integers(chips, size=(seeds, chips))
-        means.append(dynamic[drawn].mean())
-    low, high = np.quantile(means, [0.025, 0.975])
+    interval = intervals.shown(intervals.of_mean(dynamic), 2)
     whole = map(float, (floats.mean(), dynamic.mean(), dynamic.min(), plain.mean()))
-    rows.append(["all", *whole, dynamic.size, f"{low:.2f} to {high:.2f} %"])
+    rows.append(["all", *whole, dynamic.size, f"{interval} %"])
     return rows
 
 

@@ -15,6 +15,7 @@ import argparse
 import json
 from pathlib import Path
 
+import intervals
 import numpy as np
 import results
 
@@ -90,16 +91,11 @@ def won_back(reached: np.ndarray, plain: np.ndarray, aware: np.ndarray) -> float
 
 def interval(reached: np.ndarray, plain: np.ndarray, aware: np.ndarray) -> tuple[float, float]:
     """Return a 95 % bootstrap interval of that share, over seeds and the chips of each."""
-    rng = np.random.default_rng(0)
-    seeds, chips = plain.shape
-    shares = []
-    for _ in range(2000):
-        rows = rng.integers(seeds, size=seeds)
-        columns = rng.integers(chips, size=(seeds, chips))
-        drawn = [np.take_along_axis(of[rows], columns, axis=1) for of in (plain, aware)]
-        shares.append(won_back(reached[rows], *drawn))
-    low, high = np.quantile(shares, [0.025, 0.975])
-    return float(low), float(high)
+
+    def statistic(index: intervals.Drawn, _: np.random.Generator) -> float:
+        return won_back(reached[index[0]], plain[index], aware[index])
+
+    return intervals.interval(*plain.shape, statistic)
 
 
 def rows_of(points: dict[str, dict]) -> list[list]:

@@ -28,6 +28,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import intervals
 import numpy as np
 import results
 import torch
@@ -230,16 +231,8 @@ def interval(of_float: np.ndarray, of_chips: np.ndarray) -> tuple[float, float]:
         Whether the float network is right.
     of_chips : ndarray, shape (seeds, chips, images), bool
     """
-    rng = np.random.default_rng(0)
-    seeds, chips, images = of_chips.shape
-    lost = of_float[:, None].astype(np.int8) - of_chips
-    means = []
-    for _ in range(2000):
-        rows, columns = rng.integers(seeds, size=seeds), rng.integers(chips, size=(seeds, chips))
-        drawn = lost[rows[:, None], columns]
-        means.append(100.0 * drawn[:, :, rng.integers(images, size=images)].mean())
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+    low, high = intervals.of_mean(of_float[:, None].astype(np.int8) - of_chips)
+    return 100.0 * low, 100.0 * high
 
 
 def rows_of(points: dict[str, dict], seeds: list[int], chips: int, targets: np.ndarray) -> list:
