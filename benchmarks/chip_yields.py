@@ -3,6 +3,8 @@
     python benchmarks/chip_yields.py digits --record digits.json --save analog/yield-digits
     python benchmarks/chip_yields.py mackey-glass --record mackey-glass.json \
         --save analog/yield-mackey-glass
+    python benchmarks/chip_yields.py mackey-glass-1000 --record mackey-glass-1000.json \
+        --save analog/yield-mackey-glass-1000
     python benchmarks/chip_yields.py digits --seeds 5 --chips 5 --record FOLDER/digits.json \
         --save analog/yield-digits-seeds
 
@@ -33,6 +35,13 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
         {
             **CHIP,
             **{"limit": 4, "steps": 400, "calibration_samples": 8, "calibration_steps": 300},
+        },
+    ),
+    "mackey-glass-1000": (
+        "mackey-glass-hybrid.safetensors",
+        {
+            **CHIP,
+            **{"limit": 4, "steps": 1000, "calibration_samples": 32, "calibration_steps": 1000},
         },
     ),
 }

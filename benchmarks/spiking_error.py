@@ -6,6 +6,9 @@ counts the neurons of each state (it does not if m counts all of them). Here an 
 mismatch, no noise) represents a memory of 0.5 s behind synapses of 0.1 s at steps of 1 ms, driven
 by white noise to 1 Hz of rms 0.3, and the decoded states are compared with the float memory's.
 
+Every seed has tuning curves and signals of its own; errors are means over seeds, and a slope is
+that of these means, with the lowest and the highest of a single seed.
+
     python benchmarks/spiking_error.py                            # a table for orders 3 and 6
     python benchmarks/spiking_error.py --orders 3,6,12,24 --neurons 10,30,100,300,1000,2500,3000 \
         --samples 8 --points points.json --plot spiking_error.svg
@@ -18,7 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +64,7 @@ class Point:
     order: int
     neurons: int
     error: float
+    seed: int = 0
 
 
 def white_noise(samples: int, steps: int, rng: np.random.Generator) -> np.ndarray:
@@ -94,18 +98,26 @@ def state_error(order: int, args: argparse.Namespace, **options: Any) -> float:
 
 
 def measure(
-    kind: str, calibration: str, order: int, neurons: int, args: argparse.Namespace
+    kind: str, calibration: str, order: int, neurons: int, seed: int, args: argparse.Namespace
 ) -> Point:
     """Measure one memory on an ideal chip."""
     error = state_error(
         order,
-        args,
+        argparse.Namespace(**{**vars(args), "seed": seed}),
         neurons_per_state=neurons,
         neuron=kind,
         mismatch=0.0,
         calibration=calibration,
     )
-    return Point(kind, calibration, order, neurons, error)
+    return Point(kind, calibration, order, neurons, error, seed)
+
+
+def means(points: Sequence[Point]) -> list[Point]:
+    """Return a point for each memory, with the mean error of the seeds that measured it."""
+    found: dict[Point, list[float]] = {}
+    for point in points:
+        found.setdefault(replace(point, error=0.0, seed=0), []).append(point.error)
+    return [replace(point, error=float(np.mean(errors))) for point, errors in found.items()]
 
 
 def slope(points: Sequence[Point]) -> float:
@@ -121,7 +133,8 @@ def table(points: Sequence[Point]) -> tuple[results.Columns, list[list[results.C
     """Return columns and rows, one row for a model and an order."""
     neurons = sorted({point.neurons for point in points})
     columns = [("neuron", "{}"), ("decoders", "{}"), ("order", ">{:d}")]
-    columns += [(f"p = {p}", ">{:.4f}") for p in neurons] + [("slope", ">{:.2f}")]
+    columns += [(f"p = {p}", ">{:.4f}") for p in neurons]
+    columns += [("slope", ">{:.2f}"), ("slopes of single seeds", "{}"), ("seeds", ">{:d}")]
     rows: list[list[results.Cell]] = []
     for kind, calibration in VARIANTS:
         for order in sorted({point.order for point in points}):
@@ -130,10 +143,13 @@ def table(points: Sequence[Point]) -> tuple[results.Columns, list[list[results.C
             ]
             if not row:
                 continue
-            by_neurons = {p.neurons: p.error for p in row}
-            fitted = slope(row)
+            seeds = sorted({p.seed for p in row})
+            fitted = slope(means(row))
+            each = [slope([p for p in row if p.seed == seed]) for seed in seeds]
+            range_ = f"{min(each):.2f} to {max(each):.2f}" if np.isfinite(each).all() else ""
+            by_neurons = {p.neurons: p.error for p in means(row)}
             cells = [*map(by_neurons.get, neurons), None if np.isnan(fitted) else fitted]
-            rows.append([kind, calibration, order, *cells])
+            rows.append([kind, calibration, order, *cells, range_, len(seeds)])
     return columns, rows
 
 
@@ -182,10 +198,13 @@ def draw(points: Sequence[Point], path: Path) -> None:
     plt.close(figure)
 
 
-def wanted(orders: Sequence[int], neurons: Sequence[int]) -> list[tuple[str, str, int, int]]:
+def wanted(
+    orders: Sequence[int], neurons: Sequence[int], seeds: int = 1
+) -> list[tuple[str, str, int, int, int]]:
     """List what to measure, the quick ones first; too large ones are left out."""
     found = [
-        (kind, calibration, order, count)
+        (kind, calibration, order, count, seed)
+        for seed in range(seeds)
         for kind, calibration in VARIANTS
         for order in orders
         for count in neurons
@@ -193,7 +212,7 @@ def wanted(orders: Sequence[int], neurons: Sequence[int]) -> list[tuple[str, str
         if calibration != "dynamic" or order * count <= LARGEST_DYNAMIC_MAP
         if kind == "poisson" or (order * count <= LARGEST_MEASURED and count <= MOST_MEASURED)
     ]
-    return sorted(found, key=lambda one: one[2] * one[3])
+    return sorted(found, key=lambda one: (one[4], one[2] * one[3]))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -204,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", help="only these, with commas between")
     parser.add_argument("--samples", type=int, default=20, help="signals judged")
     parser.add_argument("--milliseconds", type=int, default=3000, help="length of a signal")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--points", type=Path, help="a JSON file that keeps what was measured")
     results.add_options(parser)
     parser.add_argument("--plot", type=Path, help="an SVG file")
@@ -212,20 +231,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     points = []
     if args.points is not None and args.points.exists():
         points = [Point(**found) for found in json.loads(args.points.read_text(encoding="utf-8"))]
-    known = {(p.kind, p.calibration, p.order, p.neurons) for p in points}
+    known = {(p.kind, p.calibration, p.order, p.neurons, p.seed) for p in points}
     counts = [[int(n) for n in text.split(",")] for text in (args.orders, args.neurons)]
     chosen = args.models.split(",") if args.models else [kind for kind, _ in VARIANTS]
-    open_ones = [one for one in wanted(*counts) if one not in known and one[0] in chosen]
+    open_ones = [
+        one for one in wanted(*counts, args.seeds) if one not in known and one[0] in chosen
+    ]
     with progress_bar("spiking error", "memories") as progress:
         for number, one in enumerate(open_ones):
             points.append(measure(*one, args))
             if args.points is not None:
                 write_text(args.points, json.dumps([asdict(p) for p in points], indent=1) + "\n")
             progress(number + 1, len(open_ones))
-    results.publish(*table(points), args, seed=args.seed)
-    print(constants(points))
+    results.publish(*table(points), args, seed=0)
+    print(constants(means(points)))
     if args.plot:
-        draw(points, args.plot)
+        draw(means(points), args.plot)
 
 
 if __name__ == "__main__":

@@ -24,13 +24,13 @@ def test_more_bits_and_neurons_help_and_figures_are_shown(study, capsys, tmp_pat
     monkeypatch.setattr(study, "VALUES", {"weight_bits": (0, 2), "neurons_per_state": (2, 8)})
     points, plot = tmp_path / "points.json", tmp_path / "plot.svg"
     monkeypatch.setattr(study, "BASE", {**study.BASE, "weight_bits": 0, "neurons_per_state": 8})
-    arguments = ["--chips=1", "--limit=20", f"--points={points}", f"--plot={plot}"]
+    arguments = ["--seeds=1", "--chips=1", "--limit=20", f"--points={points}", f"--plot={plot}"]
     study.main(arguments)
     found = study.read_points(points)
     assert len(found) == 6
 
     def error(factor, value):
-        return study.row(found, factor, value, "dynamic").error[0]
+        return study.row(found, factor, value, "dynamic").error[0][0]
 
     assert error("weight_bits", 0) < error("weight_bits", 2)
     assert error("neurons_per_state", 8) < error("neurons_per_state", 2)
