@@ -228,6 +228,15 @@ def test_wrong_names_and_inputs_are_named():
         to_torch(network)["lmu"]
 
 
+def test_too_few_steps_are_refused_in_one_sentence():
+    kernel = np.ones((3, 1, 2), np.float32)
+    module = to_torch(Network((Node("conv", Conv1d(kernel), (INPUT,)),), (1,), "conv"))
+    module(torch.ones(2, 3, 1))
+    words = "2 steps of the input give no frame of conv; give at least 3 steps"
+    with pytest.raises(InputError, match=words):
+        module(torch.ones(2, 2, 1))
+
+
 def test_frames_of_several_axes():
     network = Network((Node("turn", Permute((1, 0)), (INPUT,)),), (2, 3), "turn")
     inputs = np.random.default_rng(0).normal(size=(2, 4, 2, 3))

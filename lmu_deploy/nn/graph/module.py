@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.graph.executor import demands
+from lmu_deploy.core.graph.executor import check_steps, demands
 from lmu_deploy.core.graph.linear import Affine, Conv1d, Dense
 from lmu_deploy.core.graph.lmu import LMU
 from lmu_deploy.core.graph.memory import LinearMemory
@@ -114,11 +114,17 @@ class GraphModule(nn.Module):
         Returns
         -------
         y : Tensor, shape (batch, steps, *frame) or (batch, *frame)
+
+        Raises
+        ------
+        InputError
+            When the input has another shape, or fewer steps than a node needs.
         """
         frame = self.network.frame
         if x.ndim != 2 + len(frame) or x.shape[2:] != frame or 0 in x.shape[:2]:
             wanted = ", ".join(map(str, ("batch", "steps", *frame)))
             raise InputError(f"the input has shape {tuple(x.shape)}; give ({wanted}).")
+        check_steps(self.network, x.shape[1])
         needed = demands(self.network, lengths is not None)
         values = {INPUT: x if needed[INPUT] else x[:, -1]}
         counts: dict[str, Tensor | None] = {INPUT: lengths}
