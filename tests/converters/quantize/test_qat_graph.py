@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from graphs import runs
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from converters.options import QuantizeOptions
 from converters.quantize import calibrate
@@ -100,14 +100,30 @@ class Compared(IntegerValues):
             source, exact = self.lowering.forms[name].single, self._exact[name]
             frames = exact.last if value.numel() == exact.last.numel() else exact.frames
             error = (value.detach() - frames.reshape(value.shape)).abs().max()
-            # What feeds back rounds its messages in every frame.
-            messages = source.format.scale * exact.frames.shape[1]
+            # What feeds back rounds its messages in every frame, and encoders round theirs too.
+            scales = [source.format.scale, *self._scales_within(name)]
+            messages = sum(scales) * exact.frames.shape[1]
             rounding = 0.01 * value.detach().abs().max() + 2.0 * messages
             self.worst = max(self.worst, float(error / rounding))
         return super()._replaced(name, value, lengths)
 
+    def _scales_within(self, name):
+        own = (each for each in self.lowering.result.populations if each.place.node == name)
+        return [each.message.scale for each in own if each.place.part == "encoder"]
+
+
+def faint_encoders():
+    """Encoders whose activation reaches 6 and whose values are a hundredth of that."""
+    encoders = np.array([[0.06286511, -0.06605243]], np.float32)
+    memory = LinearMemory(Memory.legendre(1, 2.0, 2), encoders, None, Activation("relu6"))
+    kernel = np.array([[0.2264236, 0.03708779], [-0.18938772, 0.12784316]], np.float32)
+    nodes = (Node("memory", memory, (INPUT,)), Node("units", Dense(kernel), ("memory",)))
+    inputs = np.array([0.12573022, -0.13210486, 0.64042265])[:, None, None]
+    return Network(nodes, (1,), "units"), inputs
+
 
 @settings(max_examples=20)
+@example(faint_encoders())
 @given(runs(samples=3))
 def test_a_node_computes_its_integers_from_those_before_it(drawn):
     # Two implementations: the float operators of torch, node by node, and the integer simulator.
