@@ -190,10 +190,11 @@ def table(points: Sequence[Point]) -> list[list[results.Cell]]:
                 interval = intervals.shown(intervals.of_mean(point.hits), 2, 100.0)
                 reached = point.accuracies
                 cells += [float(reached.mean()), interval, float(reached.min())]
-            energy = " to ".join(f"{float(f'{1e6 * joules:.2g}'):g}" for joules in point.energy)
+            energy = [f"{float(f'{1e6 * joules:.2g}'):g}" for joules in point.energy]
+            energies = " to ".join(dict.fromkeys(energy))
             cells += [float(each.mean()) for each in errors]
             interval = intervals.shown(intervals.of_mean(errors[-1]), 3)
-            found.append([*cells, interval, point.spikes, energy])
+            found.append([*cells, interval, point.spikes, energies])
     return found
 
 
