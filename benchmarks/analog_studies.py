@@ -66,15 +66,12 @@ TITLES = {
 COLUMNS = [
     ("", "{}"),
     ("value", ">{:g}"),
-    ("accuracy, not calibrated", ">{:.2f} %"),
-    ("95 % interval", "{}"),
-    ("worst chip", ">{:.2f} %"),
-    ("calibrated", ">{:.2f} %"),
-    ("95 % interval", "{}"),
-    ("worst chip", ">{:.2f} %"),
+    ("accuracy, not calibrated, %", "{}"),
+    ("worst chip", ">{:.2f}"),
+    ("calibrated, %", "{}"),
+    ("worst chip", ">{:.2f}"),
     ("error of states, not calibrated", ">{:.3f}"),
-    ("calibrated", ">{:.3f}"),
-    ("95 % interval", "{}"),
+    ("calibrated", "{}"),
     ("spikes an image", ">{:,.0f}"),
     ("energy an image, µJ", ">{}"),
 ]
@@ -189,12 +186,13 @@ def table(points: Sequence[Point]) -> list[list[results.Cell]]:
                 point = row(points, factor, value, method)
                 interval = intervals.shown(intervals.of_mean(point.hits), 2, 100.0)
                 reached = point.accuracies
-                cells += [float(reached.mean()), interval, float(reached.min())]
+                cells += [f"{reached.mean():.2f} ({interval})", float(reached.min())]
             energy = [f"{float(f'{1e6 * joules:.2g}'):g}" for joules in point.energy]
             energies = " to ".join(dict.fromkeys(energy))
-            cells += [float(each.mean()) for each in errors]
-            interval = intervals.shown(intervals.of_mean(errors[-1]), 3)
-            found.append([*cells, interval, point.spikes, energies])
+            bare, own = errors
+            interval = intervals.shown(intervals.of_mean(own), 3)
+            cells += [float(bare.mean()), f"{own.mean():.3f} ({interval})"]
+            found.append([*cells, point.spikes, energies])
     return found
 
 
