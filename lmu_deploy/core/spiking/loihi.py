@@ -156,8 +156,7 @@ class LoihiMemory(Part):
         if states == 0 or states != self.neurons.states:
             raise InputError(
                 f"{self.neurons.states} populations for {channels} channels of order {order}; "
-                "there "
-                "must be one for each state."
+                "there must be one for each state."
             )
         shape = (channels, order, order * self.neurons.neurons)
         set_fields(
