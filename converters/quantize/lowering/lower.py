@@ -283,12 +283,15 @@ class Lowering:
     def message_format(
         self, activation: Activation, signal: Signal, bits: int, inflow: float, bias: float
     ) -> Format:
-        """Choose the format of messages: the range of a bounded function, else as calibrated."""
-        if activation.name in RANGES:
-            widest = max(map(abs, RANGES[activation.name]))
-            return Format(bits, widest / largest(bits))
+        """Choose the format of messages: the range of a bounded function, else as calibrated.
+
+        The bound of relu6 is seldom reached, so its range is that of its calibrated values.
+        """
+        bound = max(map(abs, RANGES.get(activation.name, (math.inf,))))
+        if bound <= 1.0:
+            return Format(bits, bound / largest(bits))
         clip = clip_range(signal, self.settings.calibration_method, bits)
-        unit = max(clip, inflow * FAINTEST) / largest(bits)
+        unit = max(min(clip, bound), inflow * FAINTEST) / largest(bits)
         return Format(bits, max(unit, bias / bias_limit(self.settings.state_bits)))
 
     def materialized(self, name: str) -> Source:

@@ -89,6 +89,27 @@ def test_activations_are_right_as_far_as_they_change(rng, name):
         assert error(network, inputs, hidden_bits=16) < 2e-3
 
 
+def test_relu6_that_stays_below_six_has_the_integers_of_relu(rng):
+    kernel = rng.normal(size=(3, 8)).astype(np.float32)
+    readout = Dense(rng.normal(size=(8, 2)).astype(np.float32))
+    x = 0.1 * rng.normal(size=(4, 6, 3))
+    relu, relu6 = (
+        quantize(chain((3,), Dense(kernel), Activation(name), readout), x, hidden_bits=8)
+        for name in ("relu", "relu6")
+    )
+    one, other = (IntegerTarget("numpy").run(each, x, record=True) for each in (relu, relu6))
+    np.testing.assert_array_equal(one.states.h, other.states.h)
+    np.testing.assert_array_equal(one.outputs, other.outputs)
+
+
+def test_relu6_that_reaches_six_sends_six_as_its_largest_message(rng):
+    kernel = 4.0 * rng.normal(size=(3, 8)).astype(np.float32)
+    x = rng.normal(size=(4, 6, 3))
+    integer = quantize(chain((3,), Dense(kernel), Activation("relu6")), x, hidden_bits=8)
+    found = IntegerTarget("numpy").run(integer, x).outputs
+    assert found.max() == pytest.approx(6.0, rel=1e-3)  # the output rounds its weight
+
+
 @pytest.mark.parametrize("reset_after", [True, False])
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_a_gru_with_an_initial_state(rng, reset_after, activation):
