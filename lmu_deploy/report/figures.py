@@ -15,10 +15,9 @@ from lmu_deploy.core.errors import InputError
 from lmu_deploy.fidelity.measures.events import RasterExcerpt
 from lmu_deploy.fidelity.schema import Fidelity, TargetFidelity
 from lmu_deploy.report.plots.events import Activity, activity_plot
-from lmu_deploy.report.plots.lines import thinned
+from lmu_deploy.report.plots.lines import Dot, metric_plot, thinned
 from lmu_deploy.report.plots.losses import Bar, waterfall_plot
 from lmu_deploy.report.plots.memory import error_plot
-from lmu_deploy.report.plots.metric import Dot, metric_plot
 from lmu_deploy.report.series import FLOAT, VARIABLES, Series, assign, variant
 from lmu_deploy.report.svg import SETTINGS, WIDE, Plot
 from lmu_deploy.report.tables import with_variants

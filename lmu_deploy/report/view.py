@@ -25,9 +25,9 @@ from lmu_deploy.report.plots.events import (
     describe_excerpts,
     limit_dashes,
 )
+from lmu_deploy.report.plots.lines import Dot, metric_plot
 from lmu_deploy.report.plots.losses import intervals_plot
 from lmu_deploy.report.plots.memory import error_plot, window_plot
-from lmu_deploy.report.plots.metric import Dot, metric_plot
 from lmu_deploy.report.robustness import robustness
 from lmu_deploy.report.robustness_file import Robustness
 from lmu_deploy.report.series import FLOAT, Series, assign, swatch, variant

@@ -20,7 +20,7 @@ from lmu_deploy.fidelity import Result, write_fidelity
 from lmu_deploy.fidelity.schema import Fit
 from lmu_deploy.fidelity.store import read_fidelity
 from lmu_deploy.report import write_report
-from lmu_deploy.report.plots.metric import shortened
+from lmu_deploy.report.plots.lines import shortened
 from lmu_deploy.report.wording import metric_value
 
 VOID = {"meta", "link", "wbr", "path", "use", "rect"}

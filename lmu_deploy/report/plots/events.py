@@ -17,8 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lmu_deploy.fidelity.measures.events import RasterExcerpt, binned
-from lmu_deploy.report.plots.lines import thinned, whole_numbers
-from lmu_deploy.report.plots.metric import shortened
+from lmu_deploy.report.plots.lines import shortened, thinned, whole_numbers
 from lmu_deploy.report.series import MUTED, Series
 from lmu_deploy.report.svg import Layout, Plot, blank, place
 from lmu_deploy.report.wording import count

@@ -12,8 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from matplotlib.transforms import blended_transform_factory
 
 from lmu_deploy.fidelity.schema import Histogram
-from lmu_deploy.report.plots.lines import percent_axis
-from lmu_deploy.report.plots.metric import shortened
+from lmu_deploy.report.plots.lines import percent_axis, shortened
 from lmu_deploy.report.series import GRID, INK, MUTED, Series
 from lmu_deploy.report.svg import Layout, Plot, blank, place
 from lmu_deploy.report.wording import share, significant

@@ -17,8 +17,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from lmu_deploy.report.plots.lines import inner_ticks, percent_axis
-from lmu_deploy.report.plots.metric import shortened
+from lmu_deploy.report.plots.lines import inner_ticks, percent_axis, shortened
 from lmu_deploy.report.series import INK, MUTED, Series
 from lmu_deploy.report.svg import Layout, Plot, blank, place
 from lmu_deploy.report.wording import count, metric_value, setting
