@@ -18,7 +18,7 @@ from lmu_deploy.core.graph.pointwise import Activation
 from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import CALIBRATION_MARGIN
-from lmu_deploy.core.spiking.graph import AnalogNetwork, LoihiGraph, SpikingGraph
+from lmu_deploy.core.spiking.graph import AnalogNetwork, Ensemble, LoihiGraph, SpikingGraph
 from lmu_deploy.core.validation import check_inputs, check_integer
 from targets.base import LARGEST_RASTER, Run, States, flat_frames
 
@@ -135,6 +135,17 @@ def simulate(stage: Stage) -> Activity:
     return done
 
 
+def recorded_as(graph: SpikingGraph, ensemble: Ensemble) -> str:
+    """Return the name under which a run records the drives of an ensemble or a probe.
+
+    States of a memory are its drives. Those of units do not follow from their values.
+    """
+    if ensemble.populations is None:
+        return str(Place(ensemble.name, "read"))
+    is_memory = graph.kind(ensemble) == "memory"
+    return ensemble.name if is_memory else str(Place(ensemble.name, "drive"))
+
+
 class GraphRunner:
     """Runs batches of samples in order; the random numbers of one depend on those before it.
 
@@ -206,12 +217,12 @@ class GraphRunner:
     def _run(self, batches: list[_Batch], record: bool, seconds: float) -> Run:
         graph = self.graph
         y = np.concatenate([batch.y for batch in batches])
-        names, reached = [each.name for each in graph.ensembles], graph.senders()
-        states = None
+        reached, states = graph.senders(), None
         if record:
             found = [batch.states() for batch in batches]
             m, h = (np.concatenate([each[i] for each in found]) for i in (0, 1))
-            parts = {n: np.concatenate([batch.values[n] for batch in batches]) for n in names}
+            first = batches[0].recorded
+            parts = {n: np.concatenate([batch.recorded[n] for batch in batches]) for n in first}
             states = States(m, h, y, np.ones(m.shape[2]), np.ones(h.shape[2]), parts=parts)
         return Run(
             target=self.target,
@@ -246,6 +257,7 @@ class _Batch:
         self.by_neuron = {n: c for each in stages for n, c in each.by_neuron.items()}
         self.rasters = {n: r for each in stages for n, r in each.rasters.items()}
         self._drives = {n: d for each in stages for n, d in each.drives.items()}
+        reads = {n: d for each in stages for n, d in each.read.items()}
         self.y = host[graph.host.output]
         self.y = self.y.reshape(*self.y.shape[:2], -1)
         self.values = {}
@@ -253,7 +265,13 @@ class _Batch:
             given, operator = drives * graph[name].scales, graph.host[name].operator
             is_units = isinstance(operator, Activation)
             self.values[name] = operator.apply(given) if is_units else given  # type: ignore[attr-defined]
-
+        self.recorded = {}
+        """Values of the ensembles, and the drives from which they do not follow."""
+        if isinstance(graph, SpikingGraph):
+            read = [(each, reads[each.name]) for each in graph.probes]
+            read += [(each, self._drives[each.name] * each.scales) for each in graph.ensembles]
+            self.recorded = {recorded_as(graph, each): drives for each, drives in read}
+        self.recorded |= self.values
         self.saturations = _totals([each.saturations for each in stages])
         if isinstance(graph, SpikingGraph):
             for each in graph.ensembles:
