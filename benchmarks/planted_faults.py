@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import results
 from equality import gru_hybrid
-from planted_chips import CHIP_KINDS, PlantedChip, record
+from planted_chips import CHIP_KINDS, FIRST, PlantedChip, named, record
 from planted_integers import IN_FILES, KINDS, Planted
 
 from converters.options import QuantizeOptions
@@ -67,7 +67,6 @@ CHIPS = {
 }
 CALIBRATION, SAMPLES, STEPS = 64, 12, 24
 CHIP_SAMPLES = 8
-FIRST = 3
 Finds = Callable[[str, str, int, np.random.Generator], tuple[list[Any], bool, bool, list[Fault]]]
 """Plants a fault of a kind in a network: its places, whether anything changed, whether a report may
 be green, the statements."""
@@ -117,15 +116,6 @@ class Kept:
     def __getitem__(self, kind: str) -> Counter[str]:
         """Return the counts of a kind."""
         return self.counts.setdefault(kind, Counter())
-
-
-def named(places: list[Any], statements: list[Fault]) -> bool:
-    """Return whether one of the first statements has the place and index of a fault."""
-    return any(
-        place == fault.place and (index is None or index in fault.index)
-        for fault in statements[:FIRST]
-        for place, index in places
-    )
 
 
 def statements(

@@ -28,37 +28,31 @@ states.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from converters.spiking.graph.simulator import HostValues
 from lmu_deploy.core.network import LMULayer, LSTMLayer
+from lmu_deploy.core.spiking.graph import SpikingGraph
 from lmu_deploy.core.spiking.network import SpikingNetwork
-from lmu_deploy.fidelity.chip_faults import (
-    Change,
-    ForcedMemory,
-    Hypotheses,
-    Moved,
-    Ranked,
-    Source,
-    best,
-)
-from lmu_deploy.fidelity.chip_spikes import PAIRED, NeuronTest, SynapseTest, limit_of
+from lmu_deploy.fidelity.chip_faults import COPIES, PAIRED, Hypothesis, Residuals
+from lmu_deploy.fidelity.chip_spikes import NeuronTest, Ranked, SynapseTest, best, limit_of
 from lmu_deploy.fidelity.replay import MOST_NEURONS, Fault
 from targets.host import HostLayer, run_lstm
+from targets.spiking.forced import Forced, Moved, move
+from targets.spiking.graph import recorded_as
 
-_COPIES = 8
 _MOST_SAMPLES, _UPDATES = 16, 4e7
 """Samples of a replay, and updates of neurons: a few seconds."""
-_FLOOR = 1e-4
-"""Smallest deviation of a state, in units of its range."""
-_NOISIER, _CERTAIN = 10.0, 3.0
-"""Noise that a recording has to show, in multiples of the specified one; deviations by which the
-expectation of a statistic is beyond its limit where a fault is seen for certain."""
-_NOISES = np.concatenate([[0.0], np.geomspace(0.05, 1e9, 80)])
-_Shapes = dict[int, tuple[np.ndarray, np.ndarray]]
+_NOISIER = 10.0
+"""Noise that a recording has to show, in multiples of the specified one."""
+_WHOLE = 16
+"""Most units whose noise is described by one covariance; that of more is one of each alone."""
+_EXPLAINED = 0.15
+"""Share of the likelihood that a single fault has to explain if most ensembles deviate."""
+_SEVERAL = "{}: the recording may be of another chip"
 
 
 @dataclass(frozen=True)
@@ -91,195 +85,153 @@ class ChipFindings:
 
 
 class StateTest:
-    """The states of all samples against those of copies that start where they were recorded.
+    """The drives of all samples against those of copies that start where they were recorded.
 
     Parameters
     ----------
-    forced : ForcedMemory
+    ensembles : sequence of Forced
+        Those that run at the same time.
     seed : int
         Of the copies' membranes and noise.
+    tests : int
+        Number of tests that share the rate of false alarms.
+    unbiased : bool
+        Whether to take from projections what they have on average: noise that a prediction shares
+        with the recorded drives, and with what copies send. It grows with the recording, while
+        its deviation grows with the root of it.
     """
 
-    def __init__(self, forced: ForcedMemory, seed: int) -> None:
-        self.forced, self._shapes = forced, dict[tuple[Source, ...], _Shapes]()
-        self._seed, (samples, steps, states) = seed, forced.x.shape
-        before, u = (np.tile(each, (_COPIES, 1, 1)) for each in (forced.before, forced.u))
-        moved = forced.move(before, u, forced.neurons(len(before), seed))
-        shape = samples, steps, forced.channels, forced.order
-        x = moved.x.reshape(_COPIES, *shape)
-        mean = x.mean(axis=0)
-        left = (x - mean).transpose(3, 0, 1, 2, 4).reshape(forced.channels, -1, forced.order)
-        covariance = left.swapaxes(1, 2) @ left / ((_COPIES - 1) * samples * steps)
-        covariance += _FLOOR**2 * np.eye(forced.order)
-        self.whitening = np.linalg.inv(np.linalg.cholesky(covariance))
-        self.deviations = (
-            np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)) * (1.0 + 1.0 / _COPIES) ** 0.5
-        )
-        self.off = forced.x.reshape(shape) - mean
-        room = 1.0 + 1.0 / _COPIES
-        self.z = self.whitened(self.off) / room**0.5
-        self.copies = self.whitened(x - mean) * (_COPIES / (_COPIES - 1)) ** 0.5
-        averages = (
-            values.reshape(_COPIES, samples, steps, states, -1).mean(axis=0)
-            for values in (moved.sent, moved.rows, moved.filtered, moved.counts)
-        )
-        self._sent = moved.sent.reshape(_COPIES, samples, steps, states, forced.order)
-        self.hypotheses = Hypotheses(
-            forced, Moved(mean.reshape(forced.x.shape), *averages), forced.before, forced.u
-        )
+    def __init__(
+        self, ensembles: Sequence[Forced], seed: int, tests: int = 1, unbiased: bool = False
+    ) -> None:
+        self.ensembles, self._seed, self._tests = ensembles, seed, tests
+        recorded = zip(ensembles, self._moved(seed), strict=True)
+        self.residuals = [
+            Residuals(each, moved, unbiased) for each, moved in recorded if each.uncertain
+        ]
+        degrees = COPIES * len(ensembles[0].x) - 1
+        wandering = {each.forced.place: each.wandering for each in self.residuals}
+        scores = [each.scores(wandering) for each in self.residuals]
+        found, self._ends = np.concatenate(scores), np.cumsum([len(each) for each in scores])
+        self._limit = limit_of(len(found) * tests, degrees)
+        self.scores = found / self._limit
+        """Projections and powers of the residuals, as shares of their limit."""
 
-    def whitened(self, values: np.ndarray) -> np.ndarray:
-        """Return states (..., channels, order) with unit covariance."""
-        return np.einsum("cik,...ck->...ci", self.whitening, values)
+    def _moved(self, seed: int, noise: float = 1.0) -> list[Moved]:
+        """Return what copies of all ensembles do."""
+        copies = COPIES * len(self.ensembles[0].x)
+        fires = {
+            each.place: each.neurons(copies, _seeds(seed, number), noise)
+            for number, each in enumerate(self.ensembles)
+            if each.block is not None
+        }
 
-    def _change(self, change: Change) -> Change:
-        """Return a change of the states as one of the standardized residuals."""
-        scale = (1.0 + 1.0 / _COPIES) ** 0.5
-        return {c: values @ self.whitening[c].T / scale for c, values in change.items()}
+        def fire(drives: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return {name: step(drives[name]) for name, step in fires.items()}
 
-    @cached_property
-    def scores(self) -> np.ndarray:
-        """Projections and powers of the residuals, as shares of their limits."""
-        found, both = list[float](), (self.z, self.copies)
-        for part in self.hypotheses.parts.values():
-            each = [np.zeros(()), np.zeros(())]
-            for channel, change in self._change(part).items():
-                for n, z in enumerate(both):
-                    each[n] = each[n] + (z[..., channel, :] * change).sum(axis=(-2, -1))
-            found.append(self._standardized(*each))
-        for j in self.hypotheses.states:
-            for kind in ("column", "row"):
-                ((channel, (values, vectors)),) = self._shape(((kind, j),)).items()
-                squares = [(z[..., channel, :] @ vectors) ** 2 @ values for z in both]
-                # The cube root of a mean of squares is nearly normal (Wilson, Hilferty 1931).
-                found.append(self._standardized(*(np.cbrt(z.mean(axis=-1)) for z in squares)))
-        return np.array(found) / limit_of(len(found), _COPIES * len(self.z) - 1)
-
-    @staticmethod
-    def _standardized(mine: np.ndarray, copies: np.ndarray) -> float:
-        """Return the sum over samples, standardized by that of the copies."""
-        size = np.sqrt(copies.var(axis=0).sum() * _COPIES / (_COPIES - 1))
-        return abs(float((mine - copies.mean(axis=0)).sum())) / max(float(size), 1e-12)
-
-    def _shape(self, sources: tuple[Source, ...]) -> _Shapes:
-        """Return eigenvalues, at most 1, and eigenvectors of the noise of sources, by channel."""
-        if sources not in self._shapes:
-            total = dict[int, np.ndarray]()
-            for kind, i in sources:
-                channel = i if kind == "channel" else i // self.forced.order
-                noise = self.forced.noise(kind, i)
-                noise = self.whitening[channel] @ noise @ self.whitening[channel].T
-                noise /= max(float(np.trace(noise)), 1e-300)
-                total[channel] = total.get(channel, 0.0) + noise
-            found = {}
-            for channel, noise in total.items():
-                values, vectors = np.linalg.eigh(noise)
-                found[channel] = np.maximum(values / values.max(), 0.0), vectors
-            self._shapes[sources] = found
-        return self._shapes[sources]
+        return move(self.ensembles, COPIES, fire)
 
     @property
     def size(self) -> float:
         """The largest statistic as a share of its limit."""
-        return float(self.scores.max())
+        return float(self.scores.max(initial=0.0))
 
     @property
     def beyond(self) -> int:
         """Number of statistics beyond their limit."""
         return int((self.scores > 1.0).sum())
 
-    def unseen(self) -> tuple[int, ...]:
-        """Return the populations of which ten times the noise would not be seen in the states.
+    def unseen(self) -> dict[str, tuple[int, ...]]:
+        """Return the populations of which ten times the noise would not be seen, by ensemble.
 
         In copies whose neurons have that noise, what population j sends has another mean and
         another covariance. The statistics of its column then have known expectations, and the fault
         is seen for certain where one of them is well beyond its limit.
         """
-        device = self.forced.network.device
+        device = self.ensembles[0].network.device
         if not max(device.membrane_noise, device.threshold_noise):
-            return ()
-        samples, _, states = self.forced.x.shape
-        before, u = (np.tile(each, (_COPIES, 1, 1)) for each in (self.forced.before, self.forced.u))
-        fire = self.forced.neurons(len(before), self._seed + 1, _NOISIER)
-        noisy = self.forced.move(before, u, fire).sent.reshape(self._sent.shape)
-        limit = limit_of(len(self.scores), _COPIES * samples - 1)
-        found = []
-        for j in range(states):
-            channel, room = j // self.forced.order, (1.0 + 1.0 / _COPIES) ** 0.5
-            sent, plain = (
-                each[:, :, :, j] @ self.whitening[channel].T / room for each in (noisy, self._sent)
-            )
-            shift = sent.mean(axis=0) - plain.mean(axis=0)
-            ((_, (values, vectors)),) = self._shape((("column", j),)).items()
-            added = [
-                (((each - each.mean(axis=0)) @ vectors) ** 2 @ values).sum(axis=0) / (_COPIES - 1)
-                for each in (sent, plain)
-            ]
-            squares = (self.copies[..., channel, :] @ vectors) ** 2 @ values
-            powers = squares.mean(axis=-1)
-            more = np.maximum((added[0] - added[1]).mean(axis=-1), 0.0)
-            growth = np.cbrt(1.0 + more / np.maximum(powers.mean(axis=0), 1e-300))
-            grown = self._standardized(np.cbrt(powers).mean(axis=0) * growth, np.cbrt(powers))
-            part = self._change({channel: self.hypotheses.parts["column", j][channel]})[channel]
-            own = (self.copies[..., channel, :] * part).sum(axis=(-2, -1))
-            moved = self._standardized((shift * part).sum(axis=(-2, -1)) + own.mean(axis=0), own)
-            if max(grown, moved) < limit + _CERTAIN:
-                found.append(j)
-        return tuple(found)
+            return {}
+        moved, seen = self._moved(self._seed + 1, _NOISIER), dict[tuple[str, int], bool]()
+        own = [m for m, each in zip(moved, self.ensembles, strict=True) if each.uncertain]
+        for residuals, noisy in zip(self.residuals, own, strict=True):
+            for key, shown in residuals.seen(noisy, self._limit).items():
+                seen[key] = seen.get(key, False) or shown
+        places = dict.fromkeys(place for (place, _), shown in seen.items() if not shown)
+        return {
+            p: tuple(j for (q, j), shown in seen.items() if q == p and not shown) for p in places
+        }
 
-    def _gain(self, change: Change, sources: tuple[Source, ...]) -> float:
-        """Return the log likelihood that a hypothesis gains, with its best amount of noise."""
-        gained = 0.0
-        for channel, (values, vectors) in self._shape(sources).items():
-            z = self.z[:, :, channel]
-            left = z - change[channel] if channel in change else z
-            rotated = left.reshape(-1, len(values)) @ vectors
-            sizes = 1.0 + _NOISES[:, None] * values
-            scaled = (rotated**2).mean(axis=0) / sizes
-            rest = np.maximum(scaled.mean(axis=1), 1.0)
-            each = np.log(sizes).sum(axis=1) + len(values) * (
-                np.log(rest) + scaled.mean(axis=1) / rest
-            )
-            plain = max(float((z**2).mean()), 1.0)
-            before = len(values) * (np.log(plain) + float((z**2).mean()) / plain)
-            gained += 0.5 * len(rotated) * (before - float(each.min()))
-        return gained
-
-    def explain(self, synapses_right: bool) -> list[Fault]:
+    def explain(self, synapses_right: Collection[str] = ()) -> list[Fault]:
         """Return what explains the residuals.
 
         Parameters
         ----------
-        synapses_right : bool
-            Whether a recording of spikes has shown that the weights are right.
+        synapses_right : collection of str
+            Ensembles whose weights are right, as a recording of spikes has shown.
         """
-        of, ranked = self.hypotheses, list[Ranked]()
-        still = np.flatnonzero(~np.ptp(self.forced.x, axis=1).any(axis=0))
-        if self.forced.x.shape[1] > 1 and 0 < len(still) <= MOST_NEURONS:
-            words = "State {} of {} is recorded as constant."
-            place = self.forced.place
-            return [Fault("read stuck", place, (int(i),), words.format(i, place)) for i in still]
-        projections = np.array(
-            [
-                float((self.z[:, :, c] * b).sum()) ** 2 / max(float((b**2).sum()), 1e-300)
-                for name, part in of.parts.items()
-                for c, b in self._change(part).items()
-                if name[0] == "column"
-            ]
-        )
-        senders = [int(j) for j in np.argsort(-projections)[:PAIRED]]
-        drives = np.einsum("cik,stck->stci", np.linalg.inv(self.forced.held), self.off)
+        for each in self.residuals:
+            place, noun, x = each.forced.place, each.forced.noun, each.forced.x
+            still = np.flatnonzero(~np.ptp(x, axis=1).any(axis=0))
+            if x.shape[1] > 1 and 0 < len(still) <= MOST_NEURONS:
+                words = f"{noun.capitalize()} {{}} of {place} is recorded as constant."
+                return [Fault("read stuck", place, (int(i),), words.format(i)) for i in still]
+        ranked, joint = list[Ranked](), dict[Fault, float]()
+        for each in self.residuals:
+            senders = dict[Fault, float]()
+            for one in _hypotheses(each, each.forced.place in synapses_right):
+                gain = each.gain(one.change, one.sources)
+                ranked.append(Ranked(one.fault, gain))
+                if one.whole:
+                    whole = replace(one.fault, words=one.whole)
+                    senders[whole] = max(senders.get(whole, gain), gain)
+            for whole, gain in senders.items():
+                joint[whole] = joint.get(whole, 0.0) + gain
+        ranked += [Ranked(fault, gain) for fault, gain in joint.items()]
+        found, gained = best(ranked), max(each.gain for each in ranked)
+        if len(self.residuals) > 1 and self._everywhere(gained):
+            words = (
+                f"{_SEVERAL.format('The drives of most ensembles deviate')}, and no single fault"
+            )
+            found.insert(0, Fault("chip", "", (), f"{words} explains it."))
+        return found
+
+    def _everywhere(self, gained: float) -> bool:
+        """Return whether most ensembles deviate, which no single fault explains."""
+        scores = np.split(self.scores, self._ends[:-1])
+        deviating = sum(bool((each > 1.0).any()) for each in scores)
+        excess = sum(each.excess for each in self.residuals)
+        return deviating > len(scores) / 2 and gained < _EXPLAINED * excess
+
+
+def _hypotheses(residuals: Residuals, synapses_right: bool) -> Iterator[Hypothesis]:
+    """Yield what may explain the residuals."""
+    of, forced = residuals.of, residuals.forced
+    found = [of.multiplied(), of.stuck()]
+    for n, link in enumerate(forced.links):
+        fits = [
+            sum(
+                float((residuals.z[:, :, c] * b).sum()) ** 2 / max(float((b**2).sum()), 1e-300)
+                for c, b in residuals.change(of.parts["column", n, j]).items()
+            )
+            for j in range(len(link.weights))
+        ]
+        found.append(of.exchanged(n, [int(j) for j in np.argsort(-np.array(fits))[:PAIRED]]))
+    found.append(of.other())
+    if not synapses_right:
+        drives = np.einsum("cik,stck->stci", np.linalg.inv(forced.held), residuals.off)
         worst = np.argsort(-(drives**2).sum(axis=(0, 1)).reshape(-1))[:PAIRED]
         rows = [int(i) for i in worst]
-        found = [of.multiplied(), of.stuck(), of.exchanged(senders), of.other()]
-        if not synapses_right:
-            found += [of.exchanged_rows(rows), of.exchanged_inputs(), of.exchanged_records(rows)]
-        for hypotheses in found:
-            for fault, change, sources in hypotheses:
-                if not (synapses_right and fault.place != self.forced.place):
-                    gain = self._gain(self._change(change), sources)
-                    ranked.append(Ranked(fault, gain))
-        return best(ranked)
+        found += [of.exchanged_rows(rows), of.exchanged_inputs(), of.exchanged_records(rows)]
+    senders = {link.source for link in forced.links}
+    for hypotheses in found:
+        for each in hypotheses:
+            if not (synapses_right and each.fault.place not in senders):
+                yield each
+
+
+def _seeds(seed: int, number: int) -> tuple[int, ...]:
+    """Return the seeds of the copies of an ensemble."""
+    return (seed, number) if number else (seed,)
 
 
 def replay_chip(
@@ -310,35 +262,92 @@ def replay_chip(
     """
     if network.synapse is not None or network.device.board or not m.size:
         return None
-    numbers = [n for n, memory in enumerate(network.memories) if memory is not None]
-    if not numbers:
+    neurons = sum(memory.neurons for memory in network.memories if memory is not None)
+    samples, steps = _affordable(neurons * network.steps_per_presentation, m)
+    layers = [[each] for each in _layers(network, inputs[:samples, :steps], m[:samples, :steps])]
+    return _replayed(layers, rasters or {}, seed)
+
+
+def replay_graph(
+    graph: SpikingGraph,
+    inputs: np.ndarray,
+    parts: Mapping[str, np.ndarray],
+    rasters: Mapping[str, np.ndarray] | None = None,
+    seed: int = 0,
+) -> ChipFindings | None:
+    """Predict every recorded drive of a graph of neurons, and explain what deviates.
+
+    Parameters
+    ----------
+    graph : SpikingGraph
+    inputs : ndarray, shape (samples, steps, n_in)
+    parts : mapping of str to ndarray, shape (samples, frames, size)
+        States of memories, the drives of units as ``NAME/drive``, and what the host reads as
+        ``NAME/read``. Units without recorded drives follow from those before them. What the host
+        sends is known while all that it has read before is recorded.
+    rasters, seed
+        As of :func:`replay_chip`.
+
+    Returns
+    -------
+    ChipFindings, or None
+        None for the neurons of a device, or if nothing was recorded.
+    """
+    known = [parts[name] for each in graph.parts if (name := recorded_as(graph, each)) in parts]
+    if graph.device.board or not known:
         return None
+    samples, steps = _affordable(graph.neurons * graph.steps_per_presentation, known[0])
+    found = list(_stages(graph, inputs[:samples], parts, steps))
+    tests = sum(1 + 2 * sum(each.block is not None for each in stage) for stage in found)
+    return _replayed(found, rasters or {}, seed, tests)
+
+
+def _replayed(
+    groups: Sequence[Sequence[Forced]],
+    rasters: Mapping[str, np.ndarray],
+    seed: int,
+    shared: int = 1,
+) -> ChipFindings | None:
+    """Replay ensembles, group by group those that run at the same time.
+
+    `shared` is the number of tests that share the rate of false alarms.
+    """
     tests = list[SynapseTest | NeuronTest | StateTest]()
     faults, values, blind = list[Fault](), 0, list[str]()
-    samples, steps = _affordable(network, m)
-    for forced in _forced(network, inputs[:samples, :steps], m[:samples, :steps]):
-        raster, right, before = (rasters or {}).get(forced.place), False, len(faults)
-        if raster is not None:
-            raster = raster[: steps * forced.parts]
-            synapses = SynapseTest(forced, raster)
+    for group in groups:
+        right, counted, before = set[str](), set[str](), len(faults)
+        for number, forced in enumerate(group):
+            if not forced.recorded or any(link.source not in rasters for link in forced.links):
+                continue
+            synapses = SynapseTest(forced, rasters)
             tests.append(synapses)
-            right = synapses.size <= 1.0
-            if right:
-                neurons = NeuronTest(forced, synapses.states, raster, seed)
+            if synapses.size > 1.0:
+                faults += synapses.explain()
+                continue
+            right.add(forced.place)
+            if forced.block is not None and forced.place in rasters:
+                raster, seeds = rasters[forced.place], _seeds(seed, number)
+                neurons = NeuronTest(forced, synapses.states, raster, seeds, shared)
                 tests.append(neurons)
+                counted.add(forced.place)
                 values += neurons.scores.size
                 faults += neurons.explain() if neurons.size > 1.0 else []
-            else:
-                faults += synapses.explain()
-        if len(faults) > before:  # spikes are the sharper test
+        tried = [each for each in group if each.uncertain]
+        if len(faults) > before or not tried:  # spikes are the sharper test
             continue
-        states = StateTest(forced, seed)
+        states = StateTest(group, seed, shared, unbiased=shared > 1)
         tests.append(states)
-        values += forced.x.size
+        values += sum(each.x.size for each in tried)
         if states.size > 1.0:
             faults += states.explain(right)
-        elif raster is None and (unseen := states.unseen()):
-            blind.append(_blind(forced.place, unseen))
+            continue
+        unseen = {} if counted.issuperset(each.place for each in group) else states.unseen()
+        blind += [_blind(place, of) for place, of in unseen.items() if place not in counted]
+    if not tests:
+        return None
+    if len(groups[0]) > 1 and (whole := _several(tests)) is not None:
+        faults.insert(0, whole)
+    samples, steps, _ = groups[0][0].x.shape
     return ChipFindings(
         samples,
         steps,
@@ -348,6 +357,22 @@ def replay_chip(
         faults,
         tuple(blind),
     )
+
+
+def _several(tests: Sequence[SynapseTest | NeuronTest | StateTest]) -> Fault | None:
+    """Return the statement on a recording of spikes in which most ensembles deviate."""
+    synapses = [test for test in tests if isinstance(test, SynapseTest) and test.forced.links]
+    wrong = [test for test in synapses if test.size > 1.0 and test.explain()[0].kind == "row"]
+    if len(wrong) > max(1.0, len(synapses) / 2):
+        what = f"The synapses of {len(wrong)} of {len(synapses)} ensembles do not follow the file"
+        return Fault("chip", "", (), f"{_SEVERAL.format(what)}, or of another calibration.")
+    neurons = [test for test in tests if isinstance(test, NeuronTest)]
+    total = sum(len(test.powers) for test in neurons)
+    deviating = [int(test.deviating.sum()) for test in neurons]
+    if sum(each > 0 for each in deviating) < 2 or sum(deviating) < max(3.0, total / 4):
+        return None
+    what = f"{sum(deviating)} of {total} populations do not fire as specified"
+    return Fault("chip", "", (), f"{_SEVERAL.format(what)}.")
 
 
 def _blind(place: str, populations: tuple[int, ...]) -> str:
@@ -362,16 +387,15 @@ def _blind(place: str, populations: tuple[int, ...]) -> str:
     )
 
 
-def _affordable(network: SpikingNetwork, m: np.ndarray) -> tuple[int, int]:
+def _affordable(updates: int, m: np.ndarray) -> tuple[int, int]:
     """Return how many samples and presentations a replay of a few seconds takes."""
-    neurons = sum(memory.neurons for memory in network.memories if memory is not None)
-    each = neurons * network.steps_per_presentation * _COPIES
+    each = updates * COPIES
     samples = int(np.clip(_UPDATES / (each * m.shape[1]), 2, _MOST_SAMPLES))
     steps = int(np.clip(_UPDATES / (each * samples), 2, m.shape[1]))
     return min(samples, len(m)), min(steps, m.shape[1])
 
 
-def _forced(network: SpikingNetwork, inputs: np.ndarray, m: np.ndarray) -> Iterator[ForcedMemory]:
+def _layers(network: SpikingNetwork, inputs: np.ndarray, m: np.ndarray) -> Iterator[Forced]:
     """Yield the memory of every layer, with what the host gives it after the recorded states."""
     signal, first = inputs, 0
     for number, layer in enumerate(network.host.layers):
@@ -387,5 +411,24 @@ def _forced(network: SpikingNetwork, inputs: np.ndarray, m: np.ndarray) -> Itera
             u.append(host.channels(t))
             host.observe(t, own[:, t])
         x = own / memory.scales.reshape(-1)
-        yield ForcedMemory(network, number, np.stack(u, axis=1), x)
+        yield Forced.of_layer(network, number, np.stack(u, axis=1), x)
         signal = host.output
+
+
+def _stages(
+    graph: SpikingGraph, inputs: np.ndarray, recorded: Mapping[str, np.ndarray], steps: int
+) -> Iterator[list[Forced]]:
+    """Yield the ensembles and probes of each stage, with what the host sends them."""
+    host = HostValues(graph.host, inputs)
+    for ensembles, probes in graph.stages:
+        values, found = host.currents((*ensembles, *probes)), list[Forced]()
+        frames = next(iter(values.values())).shape[1]
+        for each in (*ensembles, *probes):
+            x = recorded.get(recorded_as(graph, each), np.zeros((0, 0, 0)))[: len(inputs)]
+            known = x if x.shape == (len(inputs), frames, each.size) else None
+            found.append(Forced.of_ensemble(graph, each, values, known, _WHOLE).first(steps))
+        yield found
+        if not all(forced.recorded for forced in found[len(ensembles) :]):
+            return
+        for each in probes:
+            host.read(each.name, recorded[recorded_as(graph, each)][: len(inputs)])

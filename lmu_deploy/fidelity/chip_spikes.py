@@ -1,31 +1,29 @@
-"""Recorded spikes of one sample: exact states of the synapses, and the count of every neuron.
+"""Recorded spikes of one sample: exact drives of the synapses, and the count of every neuron.
 
 The equations are in :mod:`lmu_deploy.fidelity.chip_replay`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import stdtrit
 
-from lmu_deploy.fidelity.chip_faults import (
-    ForcedMemory,
-    Hypotheses,
-    Hypothesis,
-    Ranked,
-    pairs,
-)
+from lmu_deploy.fidelity.chip_faults import PAIRED, Hypotheses, Hypothesis, pairs
 from lmu_deploy.fidelity.replay import MOST_NEURONS, Fault
+from targets.spiking.forced import Change, Forced, move
 
+_ALSO = 0.5
+"""Gain of a less likely statement, as a share of that of the first."""
 FALSE_ALARMS = 1e-3
 """Rate at which a chip that follows its specification is called different."""
-PAIRED = 6
-"""Populations and rows of which all pairs are tested."""
 _COUNTED = 32
 _EXACT = 1e-6
 """Largest residual of states that follow from recorded spikes, in units of the range."""
+_ENTER = "row", "input"
+"""Parts of the drives that enter a single value."""
 _POPULATION = 3
 """Neurons that deviate when their population is said to."""
 _WHOLE = 0.25
@@ -37,30 +35,57 @@ def limit_of(statistics: int, degrees: int) -> float:
     return float(stdtrit(degrees, 1.0 - FALSE_ALARMS / (2.0 * statistics)))
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """A statement and the log likelihood that it gains."""
+
+    fault: Fault
+    gain: float
+
+
+def best(ranked: list[Ranked]) -> list[Fault]:
+    """Return the most likely statements, at most three, each index of a place once."""
+    found: dict[tuple[str, tuple[int, ...]], Ranked] = {}
+    for each in sorted(ranked, key=lambda one: -one.gain):
+        found.setdefault((each.fault.place, each.fault.index), each)
+    first, *others = found.values()
+    others = [each for each in others if each.gain > _ALSO * first.gain][: MOST_NEURONS - 1]
+    return [
+        first.fault,
+        *(replace(o.fault, words=f"Less likely: {o.fault.words}") for o in others),
+    ]
+
+
 class SynapseTest:
-    """The states of one sample against those that its recorded spikes and inputs give.
+    """The drives of one sample against those that recorded spikes and the host's values give.
 
     Parameters
     ----------
-    forced : ForcedMemory
-    raster : ndarray, shape (chip steps, neurons)
-        Spikes of sample 0.
+    forced : Forced
+    rasters : mapping of place to ndarray, shape (chip steps, neurons)
+        Spikes of all senders in sample 0.
     """
 
-    def __init__(self, forced: ForcedMemory, raster: np.ndarray) -> None:
-        self.forced, self.states = forced.open_loop(), list[np.ndarray]()
-        self.steps = len(raster) // forced.parts
-        shape = 1, forced.memory.states, forced.memory.populations.neurons
-        before, u = forced.before[:1, : self.steps], forced.u[:1, : self.steps]
+    def __init__(self, forced: Forced, rasters: Mapping[str, np.ndarray]) -> None:
+        spikes = {
+            link.source: rasters[link.source].reshape(-1, 1, *link.weights.shape[:2])
+            for link in forced.links
+        }
+        lengths = [len(each) // forced.parts for each in spikes.values()]
+        self.steps = min([*lengths, forced.x.shape[1]])
+        self.forced, self.states = (
+            forced.open_loop().first(self.steps, samples=1),
+            list[np.ndarray](),
+        )
 
-        def fire(x: np.ndarray) -> np.ndarray:
-            self.states.append(x[0].copy())
-            return raster[len(self.states) - 1].reshape(shape)
+        def fire(drives: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            self.states.append(drives[forced.place][0].copy())
+            return {name: each[len(self.states) - 1] for name, each in spikes.items()}
 
-        moved = self.forced.move(before, u, fire)
-        self.recorded = forced.x[0, : self.steps]
+        (moved,) = move([self.forced], 1, fire)
+        self.recorded = self.forced.x[0]
         self.left = self.recorded - moved.x[0]
-        self.hypotheses = Hypotheses(self.forced, moved, before, u)
+        self.hypotheses = Hypotheses(self.forced, moved)
 
     @property
     def size(self) -> float:
@@ -69,93 +94,126 @@ class SynapseTest:
 
     @property
     def beyond(self) -> int:
-        """Number of states beyond the limit."""
+        """Number of drives beyond the limit."""
         return int((np.abs(self.left) > _EXACT).sum())
 
     def explain(self) -> list[Fault]:
         """Return what explains all residuals, or else those of single rows."""
-        of, order = self.hypotheses, self.forced.order
+        of, forced = self.hypotheses, self.forced
         wrong = [int(i) for i in np.flatnonzero((np.abs(self.left) > _EXACT).any(axis=0))]
         wrong.sort(key=lambda i: -float((self.left[:, i] ** 2).sum()))
         among = wrong[: 2 * PAIRED]
         found = (
             of.multiplied(),
-            of.exchanged(self._senders()),
+            *(of.exchanged(n, self._senders(n)) for n in range(len(forced.links))),
             of.exchanged_rows(among),
             of.exchanged_inputs(),
             self._exchanged_drives(among),
         )
         for hypotheses in found:
-            for fault, change, _ in hypotheses:
-                left = self.left.reshape(self.steps, -1, order).copy()
-                for channel, values in change.items():
-                    left[:, channel] -= values[0]
-                if np.abs(left).max() <= _EXACT:
-                    return [fault]
+            for each in hypotheses:
+                if self._exact(each.change):
+                    return [each.fault]
         return [self._of_row(i) for i in wrong[:MOST_NEURONS]]
 
+    def _exact(self, change: Change) -> bool:
+        """Return whether a change leaves no residual."""
+        left = self.left.reshape(self.steps, -1, self.forced.order).copy()
+        for channel, values in change.items():
+            left[:, channel] -= values[0]
+        return bool(np.abs(left).max() <= _EXACT)
+
     def _exchanged_drives(self, among: list[int]) -> Iterator[Hypothesis]:
-        """Yield states that were exchanged when they were read: each has the drive of the other."""
-        parts, order, place = self.hypotheses.parts, self.forced.order, self.forced.place
+        """Yield drives that were exchanged when they were read: each is what the other follows."""
+        parts, order = self.hypotheses.parts, self.forced.order
 
         def drive(i: int) -> np.ndarray:
             channel, k = divmod(i, order)
-            return sum((parts[kind, i][channel][..., k] for kind in ("row", "input")), np.zeros(()))
+            own = [each for (kind, _, row), each in parts.items() if (kind in _ENTER and row == i)]
+            return sum((each[channel][..., k] for each in own), np.zeros(()))
 
         for j, k in pairs(among):
-            change, scales = dict[int, np.ndarray](), self.forced.memory.scales.reshape(-1)
+            change, scales = dict[int, np.ndarray](), self.forced.scales
             for i, other in ((j, k), (k, j)):
                 channel, at = divmod(i, order)
                 off = drive(other) * scales[other] / scales[i] - drive(i)
                 change.setdefault(channel, np.zeros((*off.shape, order)))[..., at] += off
-            words = f"The recorded states {j} and {k} of {place} are exchanged."
-            yield Fault("read exchanged", place, (j, k), words), change, ()
+            yield Hypothesis(self.hypotheses.misread(j, k), change)
 
     def _of_row(self, i: int) -> Fault:
-        """Return what explains the residuals of one state: its row, its input, or a population."""
-        order, place, left = self.forced.order, self.forced.place, self.left[:, i]
-        channel, k = divmod(i, order)
+        """Return what explains the residuals of one drive: its row, its input, or one of these."""
+        place, left = self.forced.place, self.left[:, i]
         if not np.ptp(self.recorded[:, i]):
-            what = f"State {i} of {place} is recorded as constant."
+            what = f"{self.forced.noun.capitalize()} {i} of {place} is recorded as constant."
             return Fault("read stuck", place, (i,), what)
-        parts, words = (
-            self.hypotheses.parts,
-            {"row": "row {} of the weights", "input": "the input of state {}"},
-        )
-        parts_of = {kind: parts[kind, i][channel][0, :, k] for kind in words}
-        for j in range(channel * order, (channel + 1) * order):
-            words[f"population {j}"] = f"what population {j} sends to state {{}}"
-            parts_of[f"population {j}"] = parts["column", j][channel][0, :, k]
-        for kind, part in parts_of.items():
+        for of, words, part in self._parts_of(i):
             factor = 1.0 + float(part @ left) / max(float(part @ part), 1e-300)
             if np.abs(left - (factor - 1.0) * part).max() <= _EXACT:
-                of = "input" if kind == "input" else "row"
                 how = {0.0: "is missing", -1.0: "has the wrong sign"}
-                what = f"{words[kind].format(i)} of {place} "
-                what += how.get(round(factor, 6), f"counts {factor:.3g} times") + "."
+                what = f"{words} {how.get(round(factor, 6), f'counts {factor:.3g} times')}."
                 return Fault(f"{of} gain", f"{place}/{of}", (i,), what[0].upper() + what[1:])
-        what = f"The synapses of state {i} of {place} do not follow their weights."
+        what = f"The synapses of {self.forced.noun} {i} of {place} do not follow their weights."
         return Fault("row", f"{place}/row", (i,), what)
 
-    def _senders(self) -> list[int]:
-        """Return the populations whose spikes explain the residuals best."""
+    def _parts_of(self, i: int) -> Iterator[tuple[str, str, np.ndarray]]:
+        """Yield what enters one drive: where it belongs to, words and values."""
+        of, forced = self.hypotheses, self.forced
+        (channel, k), to = divmod(i, forced.order), f"{forced.noun} {i} of {forced.place}"
+        for source, part in of.parts.items():
+            if source[0] in (*_ENTER, "rows") and source[2] == i:
+                place, _, words = of.named(source)
+                yield place.rpartition("/")[2], words, part[channel][0, :, k]
+        for n, link in enumerate(forced.links):
+            from_ = "" if link.source == forced.place else f" of {link.source}"
+            for j in range(len(link.weights)):
+                if channel in (part := of.parts["column", n, j]):
+                    yield "row", f"what population {j}{from_} sends to {to}", part[channel][0, :, k]
+        for (kind, n, f), part in of.parts.items():
+            if kind == "channel" and channel in part:
+                current = forced.currents[n]
+                alone = np.zeros((1, self.steps, forced.order))
+                alone[..., k] = current.values[..., f] * current.weights[i, f]
+                words = f"the weight from {current.of} {f} of the {current.name} to {to}"
+                after = forced.after({channel: alone}, current.direct)
+                yield "input", words, after[channel][0, :, k]
+
+    def _senders(self, n: int) -> list[int]:
+        """Return the populations of a link whose spikes explain the residuals best."""
         left = self.left.reshape(self.steps, -1, self.forced.order)
         scores = []
-        for j in self.hypotheses.states:
-            ((channel, part),) = self.hypotheses.parts["column", j].items()
-            size = max(float((part**2).sum()), 1e-300)
-            scores.append(float((left[:, channel] * part[0]).sum()) ** 2 / size)
+        for j in range(len(self.forced.links[n].weights)):
+            part = self.hypotheses.parts["column", n, j]
+            size = max(float(sum((each**2).sum() for each in part.values())), 1e-300)
+            fit = sum(float((left[:, c] * each[0]).sum()) for c, each in part.items())
+            scores.append(fit**2 / size)
         return [int(j) for j in np.argsort(-np.array(scores))[:PAIRED]]
 
 
 class NeuronTest:
-    """Spike counts of the neurons in one sample against those of copies in the same states."""
+    """Spike counts of the neurons in one sample against those of copies in the same states.
+
+    Parameters
+    ----------
+    forced : Forced
+    states : list of ndarray, shape (size,)
+        Drives at every chip step.
+    raster : ndarray, shape (chip steps, neurons)
+    seed : sequence of int
+        Of the membranes and noise of the copies.
+    tests : int
+        Number of tests that share the rate of false alarms.
+    """
 
     def __init__(
-        self, forced: ForcedMemory, states: list[np.ndarray], raster: np.ndarray, seed: int
+        self,
+        forced: Forced,
+        states: list[np.ndarray],
+        raster: np.ndarray,
+        seed: Sequence[int],
+        tests: int = 1,
     ) -> None:
         self.forced = forced
-        shape = forced.memory.states, forced.memory.populations.neurons
+        self.steps, shape = len(states), (forced.size, raster.shape[1] // forced.size)
         steps = len(states) // forced.parts
         fire = forced.neurons(_COUNTED, seed)
         counts = np.zeros((steps, _COUNTED, *shape), np.float32)
@@ -167,7 +225,7 @@ class NeuronTest:
         """Spikes of each neuron, (states, neurons)."""
         room = 1.0 + 1.0 / _COUNTED
         deviation = counts.sum(axis=0).var(axis=0, ddof=1)
-        limit = limit_of(self.counts.size, _COUNTED - 1)
+        limit = limit_of(self.counts.size * tests, _COUNTED - 1)
         self.scores = (
             np.abs(self.counts - self.expected) / np.sqrt(room * deviation + _WHOLE) / limit
         )
@@ -176,7 +234,7 @@ class NeuronTest:
         own = ((mine - mean) ** 2 / (room * pooled)).mean(axis=(0, 2))
         left = (counts - mean[:, None]) * _COUNTED / (_COUNTED - 1)
         copies = (left**2 / (pooled[:, None] * _COUNTED / (_COUNTED - 1))).mean(axis=(0, 3))
-        limit = limit_of(len(own), _COUNTED - 1)
+        limit = limit_of(len(own) * tests, _COUNTED - 1)
         sizes = copies.std(axis=0, ddof=1) * room**0.5 + 0.05
         self.powers = (own - copies.mean(axis=0)) / sizes / limit
         """Irregularity of each population, as a share of its limit, (states,)."""
@@ -191,9 +249,15 @@ class NeuronTest:
         """Number of statistics beyond their limit."""
         return int((self.scores > 1.0).sum() + (self.powers > 1.0).sum())
 
+    @property
+    def deviating(self) -> np.ndarray:
+        """Whether each population deviates, or a neuron of it, (states,)."""
+        return np.asarray((self.scores > 1.0).any(axis=1) | (self.powers > 1.0))
+
     def explain(self) -> list[Fault]:
         """Name populations, then single neurons, the farthest first."""
         ranked, place = list[Ranked](), self.forced.place
+        seen = "state" if self.forced.noun == "state" else "drive"
         for j in range(len(self.scores)):
             off = np.flatnonzero(self.scores[j] > 1.0)
             if 0 < len(off) < _POPULATION:
@@ -205,7 +269,10 @@ class NeuronTest:
             if not self.counts[j].any():
                 kind, words = "dead", "is dead: none of its neurons spikes"
             elif len(off) and self._fastest(self.counts[j, off]).all():
-                kind, words = "stuck", "is stuck: its neurons fire whatever their state is"
+                kind, words = (
+                    "stuck",
+                    f"is stuck: its neurons fire whatever their {seen} is",
+                )
             fault = Fault(kind, place, (j,), f"Population {j} of {place} {words}.")
             ranked.append(Ranked(fault, 1e3 * float(max(self.powers[j], self.scores[j].max()))))
         ranked.sort(key=lambda each: -each.gain)
@@ -213,10 +280,9 @@ class NeuronTest:
 
     def _fastest(self, counts: np.ndarray) -> np.ndarray:
         """Return which counts are those of a neuron that fires as fast as it can."""
-        forced, network = self.forced, self.forced.network
-        steps = forced.parts * forced.x.shape[1]
+        network = self.forced.network
         refractory = max(network.neuron.refractory_ms / network.dt_ms, 1.0)
-        return np.asarray(counts >= 0.9 * steps / (refractory + 1.0))
+        return np.asarray(counts >= 0.9 * self.steps / (refractory + 1.0))
 
     def _neuron(self, j: int, n: int) -> Fault:
         count, expected = int(self.counts[j, n]), float(self.expected[j, n])

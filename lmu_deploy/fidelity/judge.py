@@ -20,7 +20,7 @@ from lmu_deploy.core.spiking.graph import AnalogNetwork, OnLoihi
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity import schema
 from lmu_deploy.fidelity.attribution import Attribution
-from lmu_deploy.fidelity.chip_replay import replay_chip
+from lmu_deploy.fidelity.chip_replay import replay_chip, replay_graph
 from lmu_deploy.fidelity.chip_spikes import FALSE_ALARMS
 from lmu_deploy.fidelity.faults import explain, of_samples
 from lmu_deploy.fidelity.measures.agreement import (
@@ -117,7 +117,7 @@ def examined(
     (Specification, list of Fault), or None
         None unless integers of an integer network were recorded, or states of an analog chip.
     """
-    if isinstance(network, SpikingNetwork) and run.states is not None:
+    if isinstance(network, AnalogNetwork) and run.states is not None:
         return _examine_chip(run.states, run.rasters, network, inputs)
     if not isinstance(network, IntegerNetwork) or run.states is None:
         return None
@@ -201,14 +201,18 @@ def _beside_states(run: Run, expected: Run, network: IntegerNetwork, count: int)
 
 
 def _examine_chip(
-    states: States, rasters: Mapping[str, np.ndarray], network: SpikingNetwork, inputs: np.ndarray
+    states: States, rasters: Mapping[str, np.ndarray], network: AnalogNetwork, inputs: np.ndarray
 ) -> tuple[schema.Specification, list[Fault]] | None:
     """Compare a recorded analog chip with what its network file predicts from state to state."""
-    found = replay_chip(network, inputs[: len(states.m)], states.m, rasters)
+    inputs = inputs[: len(states.y)]
+    if isinstance(network, SpikingNetwork):
+        found = replay_chip(network, inputs, states.m, rasters)
+    else:
+        found = replay_graph(network, inputs, states.parts, rasters)
     if found is None:
         return None
     specification = schema.Specification(
-        samples=len(states.m),
+        samples=len(states.y),
         values=found.values,
         different=0,
         replayed=found.samples,

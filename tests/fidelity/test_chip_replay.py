@@ -13,13 +13,13 @@ import pytest
 from converters.spiking import spike
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.spiking.network import SpikingNetwork
-from lmu_deploy.fidelity.chip_faults import ForcedMemory
 from lmu_deploy.fidelity.chip_replay import ChipFindings, replay_chip
 from lmu_deploy.fidelity.gate import _check_equal, judged
 from lmu_deploy.fidelity.judge import examine, judge
 from lmu_deploy.report import wording
 from lmu_deploy.tasks.base import Task
 from targets.base import Run, get_target
+from targets.spiking.forced import Forced, move
 
 _FILE = Path(__file__).parents[2] / "benchmarks" / "planted_chips.py"
 _SPEC = importlib.util.spec_from_file_location("planted_chips", _FILE)
@@ -126,13 +126,14 @@ def test_the_spikes_of_brian2_give_its_states(chip: SpikingNetwork) -> None:
     layer = chip.host.layers[0]
     assert isinstance(layer, LMULayer) and chip.memories[0] is not None
     x = run.states.m[:1] / chip.memories[0].scales.reshape(-1)
-    forced = ForcedMemory(chip, 0, INPUTS[24:25] @ layer.input_encoders, x).open_loop()
+    forced = Forced.of_layer(chip, 0, INPUTS[24:25] @ layer.input_encoders, x).open_loop()
     spikes = iter(raster)
     shape = 1, 6, 24
-    moved = forced.move(forced.before, forced.u, lambda _: next(spikes).reshape(shape))
+    (moved,) = move([forced], 1, lambda _: {forced.place: next(spikes).reshape(shape)})
     assert np.abs(moved.x - x).max() < 1e-12
-    parts = moved.sent.reshape(1, 8, 2, 3, 3).sum(axis=3).reshape(1, 8, 6)
-    rows = moved.rows.reshape(1, 8, 2, 3, 3).sum(axis=3).reshape(1, 8, 6)
+    (sent,), (by_row,) = moved.sent, moved.rows
+    parts = sent.reshape(1, 8, 2, 3, 3).sum(axis=3).reshape(1, 8, 6)
+    rows = by_row.reshape(1, 8, 2, 3, 3).sum(axis=3).reshape(1, 8, 6)
     assert parts == pytest.approx(rows, abs=1e-12)  # all columns together are all rows
 
 
