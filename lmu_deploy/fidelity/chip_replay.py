@@ -24,6 +24,13 @@ Where the spikes of a sample were recorded too, two sharper tests come first. Th
 inputs determine the states exactly, so that any other residual is an error of synapses; and the
 spikes of every neuron are counted and compared with those of copies that are driven by the same
 states.
+
+An ensemble of a graph of neurons is such a memory with several senders, and with other drives than
+states; all of its ensembles are copied together. A part :math:`\Delta_k` is a mean over the copies
+whose mean is the prediction, and it answers to the noise of the recorded drives, as residuals do:
+neurons that spike early spike late next. So projections have a mean, which grows with the number of
+steps. For graphs, what the residual before predicts is taken from each, what copies share is added,
+and a correlation of 0.3 with the noise of the drives is allowed.
 """
 
 from __future__ import annotations
