@@ -30,6 +30,8 @@ _SHARED = 0.3
 """Correlation that a residual may still have with the noise of the drive that it follows."""
 _LEAST = 0.01
 """Smallest variance of a residual without what the one before predicts."""
+_ROWS = 20
+"""Residuals of the copies, for each value, from which a prediction by those before is fitted."""
 _ROUNDING = 1e-6
 """Smallest deviation of a statistic, where drives have no noise."""
 _Shapes = dict[int, tuple[np.ndarray, np.ndarray]]
@@ -299,10 +301,14 @@ class Residuals:
         self.whitening = np.linalg.inv(np.linalg.cholesky(covariance))
         self.deviation = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)).reshape(-1)
         self.off, self.lag = forced.x.reshape(shape) - mean, np.zeros_like(self.whitening)
-        self.unbiased = unbiased
-        if unbiased and steps > 1:
+        self.unbiased, rows = unbiased, (COPIES - 1) * samples * steps
+        fitted = forced.order
+        if unbiased and (COPIES - 1) * samples * (steps - 1) >= _ROWS * forced.order:
             self._follow(self._whitened(x - mean) * (COPIES / (COPIES - 1)) ** 0.5)
-        self.z = self._whitened(self.off) / _ROOM**0.5
+            fitted *= 2
+        # What is fitted to the copies makes their residuals smaller, and those of others larger.
+        smaller = (max(rows - fitted, 1) / (rows + fitted)) ** 0.5 if unbiased else 1.0
+        self.z = self._whitened(self.off) / _ROOM**0.5 * smaller
         self.copies = self._whitened(x - mean) * (COPIES / (COPIES - 1)) ** 0.5
         self.sent = [each.reshape(COPIES, samples, *each.shape[1:]) for each in moved.sent]
         self.of = Hypotheses(forced, moved.mean(COPIES))
