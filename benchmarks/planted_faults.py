@@ -9,7 +9,7 @@ Faults that change no recorded integer, or no weight of a file, are counted apar
 
     python benchmarks/planted_faults.py [--save truth]
 
-writes the tables ``truth/runs``, ``files``, ``chips``, ``healthy`` and ``remedies``.
+writes the tables ``truth/runs``, ``files``, ``chips``, ``graphs``, ``healthy`` and ``remedies``.
 """
 
 from __future__ import annotations
@@ -27,24 +27,37 @@ from typing import Any
 import numpy as np
 import results
 from equality import gru_hybrid
-from planted_chips import CHIP_KINDS, FIRST, PlantedChip, named, record
+from planted_chips import (
+    CHIP_KINDS,
+    FIRST,
+    GRAPH_KINDS,
+    PlantedChip,
+    PlantedGraph,
+    named,
+    record,
+    record_graph,
+)
 from planted_integers import IN_FILES, KINDS, Planted
 
 from converters.options import QuantizeOptions
 from converters.quantize import quantize, quantize_with
 from converters.spiking import spike
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.core.graph.network import Network
+from lmu_deploy.core.graph.linear import Dense
+from lmu_deploy.core.graph.memory import LinearMemory
+from lmu_deploy.core.graph.network import INPUT, Network, Node
+from lmu_deploy.core.graph.pointwise import Activation
 from lmu_deploy.core.graph.transforms import as_layers
 from lmu_deploy.core.integer.graph import biases
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.options import INTEGRATORS, SERIES
+from lmu_deploy.core.spiking.graph import SpikingGraph
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity.attribution import attribute
 from lmu_deploy.fidelity.attribution.remedies import remedies
-from lmu_deploy.fidelity.chip_replay import replay_chip
+from lmu_deploy.fidelity.chip_replay import replay_chip, replay_graph
 from lmu_deploy.fidelity.judge import examined
 from lmu_deploy.fidelity.measures.agreement import deviation
 from lmu_deploy.fidelity.measures.damage import damage
@@ -64,6 +77,10 @@ CHIPS = {
     "generic, noise 0.05": {"membrane_noise": 0.05},
     "generic, 20 % mismatch, 6 bits": {"mismatch": 0.2, "weight_bits": 6, "membrane_noise": 0.02},
     "generic, no noise": {},
+}
+GRAPHS = {
+    "tanh, noise 0.05": ("tanh", {"membrane_noise": 0.05, "mismatch": 0.2}),
+    "relu, 6 bits": ("relu", {"membrane_noise": 0.02, "mismatch": 0.2, "weight_bits": 6}),
 }
 CALIBRATION, SAMPLES, STEPS = 64, 12, 24
 CHIP_SAMPLES = 8
@@ -188,6 +205,41 @@ def chips() -> dict[str, tuple[SpikingNetwork, np.ndarray]]:
     }
 
 
+def graphs() -> dict[str, tuple[SpikingGraph, np.ndarray]]:
+    """Return calibrated graphs of two blocks with random weights, and inputs."""
+    found = {}
+    for n, (name, (activation, options)) in enumerate(GRAPHS.items()):
+        rng = np.random.default_rng(7)
+        inputs = np.cumsum(rng.normal(size=(CALIBRATION, STEPS, 3)), axis=1).clip(-2, 2) / 2
+        nodes = (
+            Node("m1", LinearMemory(Memory.legendre(4, 8.0, 2), uniform(rng, 3, 2)), (INPUT,)),
+            Node("d1", Dense(uniform(rng, 8, 6), uniform(rng, 6)), ("m1",)),
+            Node("u1", Activation(activation), ("d1",)),
+            Node("m2", LinearMemory(Memory.legendre(4, 8.0, 2), uniform(rng, 6, 2)), ("u1",)),
+            Node("d2", Dense(uniform(rng, 8, 5), uniform(rng, 5)), ("m2",)),
+            Node("u2", Activation(activation), ("d2",)),
+            Node("out", Dense(uniform(rng, 5, 3), uniform(rng, 3)), ("u2",)),
+        )
+        chip = spike(
+            Network(nodes, (3,), "out"),
+            inputs[:-CHIP_SAMPLES],
+            units="chip",
+            neurons_per_state=24,
+            neurons_per_unit=24,
+            presentation_ms=20.0,
+            tau_ms=30.0,
+            chip_seed=n,
+            **options,
+        )
+        found[name] = chip, inputs[-CHIP_SAMPLES:]
+    return found
+
+
+def uniform(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Return random weights of units with arguments of about 1."""
+    return 2.0 * rng.uniform(-1.0, 1.0, shape) / shape[0] ** 0.5
+
+
 def layers(rng: np.random.Generator, n_in: int, order: int, channels: int) -> LMUNetwork:
     """Return a float network with random weights."""
     units = int(rng.integers(1, 17))
@@ -302,6 +354,26 @@ def in_chips(kept: Kept, faults: int, seed: int) -> Counts:
     return planted(kept, faults, list(CHIP_KINDS), list(networks), seed + 2, find)
 
 
+def in_graphs(kept: Kept, faults: int, seed: int) -> Counts:
+    """Plant faults in graphs of neurons, as in chips."""
+    networks = graphs()
+
+    def find(kind: str, name: str, number: int, rng: np.random.Generator) -> Any:
+        graph, inputs = networks[name]
+        fault = GRAPH_KINDS[kind](graph, rng)
+        parts, spikes = record_graph(fault, inputs, seed + number)
+        healthy, _ = record_graph(PlantedGraph(graph, []), inputs, seed + number)
+        rounds = number // (len(GRAPH_KINDS) * len(networks))  # each network both with and without
+        with_spikes = kind.startswith("neuron") or rounds % 2 == 0
+        found = replay_graph(graph, inputs, parts, spikes if with_spikes else None, seed=number)
+        assert found is not None
+        green = found.largest <= 1.0 and not found.blind
+        changed = any((values != healthy[place]).any() for place, values in parts.items())
+        return fault.places, changed, green, found.faults
+
+    return planted(kept, faults, list(GRAPH_KINDS), list(networks), seed + 3, find)
+
+
 def healthy(kept: Kept, networks: int, seed: int) -> Counter[str]:
     """Count statements about networks without a fault: three integer networks to each chip."""
     found = kept["healthy"]
@@ -389,7 +461,8 @@ def counted(found: Counter[str], what: str, seed: int) -> results.Table:
 def main() -> None:
     """Run all and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, number in (("runs", 580), ("files", 240), ("chips", 208), ("healthy", 200)):
+    numbers = {"runs": 580, "files": 240, "chips": 208, "graphs": 200, "healthy": 200}
+    for name, number in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=number)
     parser.add_argument("--remedies", type=int, default=100, help="networks whose fixes are tried")
     parser.add_argument("--seed", type=int, default=0)
@@ -406,6 +479,7 @@ def main() -> None:
     for name, plant, silent in (
         ("files", in_files, "changed no weight"),
         ("chips", in_chips, "changed no state"),
+        ("graphs", in_graphs, "changed no state"),
         ("runs", in_targets, "changed no integer"),
     ):
         if faults := getattr(given, name):
