@@ -210,29 +210,36 @@ def graphs() -> dict[str, tuple[SpikingGraph, np.ndarray]]:
     found = {}
     for n, (name, (activation, options)) in enumerate(GRAPHS.items()):
         rng = np.random.default_rng(7)
-        inputs = np.cumsum(rng.normal(size=(CALIBRATION, STEPS, 3)), axis=1).clip(-2, 2) / 2
-        nodes = (
-            Node("m1", LinearMemory(Memory.legendre(4, 8.0, 2), uniform(rng, 3, 2)), (INPUT,)),
-            Node("d1", Dense(uniform(rng, 8, 6), uniform(rng, 6)), ("m1",)),
-            Node("u1", Activation(activation), ("d1",)),
-            Node("m2", LinearMemory(Memory.legendre(4, 8.0, 2), uniform(rng, 6, 2)), ("u1",)),
-            Node("d2", Dense(uniform(rng, 8, 5), uniform(rng, 5)), ("m2",)),
-            Node("u2", Activation(activation), ("d2",)),
-            Node("out", Dense(uniform(rng, 5, 3), uniform(rng, 3)), ("u2",)),
-        )
-        chip = spike(
-            Network(nodes, (3,), "out"),
-            inputs[:-CHIP_SAMPLES],
-            units="chip",
-            neurons_per_state=24,
-            neurons_per_unit=24,
-            presentation_ms=20.0,
-            tau_ms=30.0,
-            chip_seed=n,
-            **options,
-        )
-        found[name] = chip, inputs[-CHIP_SAMPLES:]
+        found[name] = made_graph(rng, activation, neurons=24, chip_seed=n, **options)
     return found
+
+
+def made_graph(
+    rng: np.random.Generator, activation: str, neurons: int, **options: Any
+) -> tuple[SpikingGraph, np.ndarray]:
+    """Return a calibrated graph of two blocks with random weights, and inputs."""
+    inputs = np.cumsum(rng.normal(size=(CALIBRATION, STEPS, 3)), axis=1).clip(-2, 2) / 2
+    nodes = (
+        Node("m1", LinearMemory(Memory.legendre(4, 8.0, 2), uniform(rng, 3, 2)), (INPUT,)),
+        Node("d1", Dense(uniform(rng, 8, 6), uniform(rng, 6)), ("m1",)),
+        Node("u1", Activation(activation), ("d1",)),
+        Node("m2", LinearMemory(Memory.legendre(4, 8.0, 2), uniform(rng, 6, 2)), ("u1",)),
+        Node("d2", Dense(uniform(rng, 8, 5), uniform(rng, 5)), ("m2",)),
+        Node("u2", Activation(activation), ("d2",)),
+        Node("out", Dense(uniform(rng, 5, 3), uniform(rng, 3)), ("u2",)),
+    )
+    graph = spike(
+        Network(nodes, (3,), "out"),
+        inputs[:-CHIP_SAMPLES],
+        units="chip",
+        neurons_per_state=neurons,
+        neurons_per_unit=neurons,
+        presentation_ms=20.0,
+        tau_ms=30.0,
+        **options,
+    )
+    assert isinstance(graph, SpikingGraph)  # units="chip" and two blocks
+    return graph, inputs[-CHIP_SAMPLES:]
 
 
 def uniform(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -290,6 +297,21 @@ def drawn_chip(seed: int) -> tuple[SpikingNetwork, np.ndarray]:
         calibration=str(rng.choice(["dynamic", "static"])),
     )
     return chip, inputs[24:]
+
+
+def drawn_graph(seed: int) -> tuple[SpikingGraph, np.ndarray]:
+    """Return a healthy graph of neurons with random weights, noise, mismatch and calibration."""
+    rng = np.random.default_rng(seed)
+    return made_graph(
+        rng,
+        str(rng.choice(["relu", "tanh", "sigmoid"])),
+        neurons=int(rng.integers(12, 30)),
+        mismatch=float(rng.choice([0.0, 0.1, 0.3])),
+        membrane_noise=float(rng.choice([0.0, 0.02, 0.1])),
+        neuron=str(rng.choice(["lif", "dpi"])),
+        calibration=str(rng.choice(["dynamic", "static"])),
+        chip_seed=seed % 1000,
+    )
 
 
 def planted(
@@ -375,12 +397,26 @@ def in_graphs(kept: Kept, faults: int, seed: int) -> Counts:
 
 
 def healthy(kept: Kept, networks: int, seed: int) -> Counter[str]:
-    """Count statements about networks without a fault: three integer networks to each chip."""
+    """Count statements about networks without a fault.
+
+    Three integer networks, an analog chip and a graph of neurons in turn. A graph is replayed with
+    spikes and without.
+    """
     found = kept["healthy"]
     for n in kept.remaining(networks):
         number = seed * 100_000 + n
         try:
-            if n % 4 == 3:
+            if n % 5 == 4:
+                graph, inputs = drawn_graph(number)
+                found["graphs of neurons"] += 1
+                parts, rasters = record_graph(PlantedGraph(graph, []), inputs, number)
+                both = [
+                    replay_graph(graph, inputs, parts, some, seed=number + 1)
+                    for some in (rasters, None)
+                ]
+                found["graphs called different"] += any(each.largest > 1.0 for each in both if each)
+                continue
+            if n % 5 == 3:
                 chip, inputs = drawn_chip(number)
                 found["analog chips"] += 1
                 m, spikes = record(PlantedChip(chip, []), inputs, number)
