@@ -497,7 +497,7 @@ def counted(found: Counter[str], what: str, seed: int) -> results.Table:
 def main() -> None:
     """Run all and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    numbers = {"runs": 580, "files": 240, "chips": 208, "graphs": 200, "healthy": 200}
+    numbers = {"runs": 580, "files": 240, "chips": 208, "graphs": 200, "healthy": 250}
     for name, number in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=number)
     parser.add_argument("--remedies", type=int, default=100, help="networks whose fixes are tried")
