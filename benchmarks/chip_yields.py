@@ -8,6 +8,9 @@
     python benchmarks/chip_yields.py digits --seeds 5 --chips 5 --record FOLDER/digits.json \
         --save analog/yield-digits-seeds
 
+    python benchmarks/chip_yields.py digits --tuning-seeds 5 --chips 10 --record FOLDER/digits.json \
+        --save analog/yield-digits-tuning
+
 The record is that of `lmu-deploy yield`: chips that it holds are not run again. Chips 5000 and
 higher have been used by no other study. With --seeds, the digits network is trained again from each
 of these seeds, instead of taking the network of the examples, which is the best of five.
@@ -57,6 +60,7 @@ OF_SEEDS = [
     ("chips", ">{:d}"),
     ("95 % interval of the chips' mean", "{}"),
 ]
+OF_TUNINGS = ("ideal device", "chips, mean", "worst chip", "not calibrated, mean")
 
 
 def of_chips(found: ChipYield) -> list[list[results.Cell]]:
@@ -86,16 +90,58 @@ def of_seeds(found: list[ChipYield]) -> list[list[results.Cell]]:
     return rows
 
 
+def of_tunings(
+    found: list[ChipYield], unit: float, digits: int
+) -> tuple[results.Columns, list[list[results.Cell]]]:
+    """Return columns, and a row for each seed of tuning and one of all with an interval.
+
+    Parameters
+    ----------
+    found : list of ChipYield
+    unit : float
+        Factor of the values, 100 for percent.
+    digits : int
+        Of the values that are shown.
+    """
+    dynamic, plain = (
+        unit * np.array([each.values[method] for each in found]) for method in ("dynamic", "none")
+    )
+    ideal = unit * np.array([each.ideal for each in found])
+    worst = [unit * each.reached_by("dynamic", SHARES["worst chip"]) for each in found]
+    form = f">{{:.{digits}f}}" + (" %" if unit == 100.0 else "")
+    columns = [("tuning seed", "{}"), *((title, form) for title in OF_TUNINGS)]
+    columns += [("chips", ">{:d}"), ("95 % interval of the chips' mean", "{}")]
+    rows: list[list[results.Cell]] = [
+        [f"{seed}", *map(float, (ideal[seed], own.mean(), worst[seed], bare.mean())), len(own), ""]
+        for seed, (own, bare) in enumerate(zip(dynamic, plain, strict=True))
+    ]
+    last = min(worst) if dynamic.mean() > min(worst) else max(worst)
+    interval = intervals.shown(intervals.of_mean(dynamic), digits)
+    whole = map(float, (ideal.mean(), dynamic.mean(), last, plain.mean()))
+    rows.append(["all", *whole, dynamic.size, interval])
+    return columns, rows
+
+
 def main() -> None:
     """Run the chips that are missing in the record, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--chips", type=int, default=100, help="of each network")
     parser.add_argument("--seeds", type=int, default=0, help="train from so many seeds")
+    parser.add_argument("--tuning-seeds", type=int, default=0, help="tune the neurons so often")
     parser.add_argument("--record", type=Path, required=True)
     results.add_options(parser)
     args = parser.parse_args()
     file, options = TASKS[args.task]
+    if args.tuning_seeds:
+        found = []
+        for seed in range(args.tuning_seeds):
+            own = {"first_chip": FIRST_CHIP + 2000 + seed * args.chips, "seed": seed}
+            out = args.record.with_name(f"{args.record.stem}-{seed}.json")
+            found.append(ld.chip_yield(MODELS / file, chips=args.chips, out=out, **own, **options))
+        shown = (100.0, 2) if args.task == "digits" else (1.0, 4)
+        results.publish(*of_tunings(found, *shown), args, seed=0)
+        return
     if not args.seeds:
         found = ld.chip_yield(
             MODELS / file, chips=args.chips, first_chip=FIRST_CHIP, out=args.record, **options
