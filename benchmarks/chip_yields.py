@@ -8,8 +8,8 @@
     python benchmarks/chip_yields.py digits --seeds 5 --chips 5 --record FOLDER/digits.json \
         --save analog/yield-digits-seeds
 
-    python benchmarks/chip_yields.py digits --tuning-seeds 5 --chips 10 --record FOLDER/digits.json \
-        --save analog/yield-digits-tuning
+    python benchmarks/chip_yields.py digits --tuning-seeds 5 --chips 10 \
+        --record FOLDER/digits.json --save analog/yield-digits-tuning
 
 The record is that of `lmu-deploy yield`: chips that it holds are not run again. Chips 5000 and
 higher have been used by no other study. With --seeds, the digits network is trained again from each

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from planted import planted_chips
 
 from converters.spiking import spike
 from lmu_deploy.core.graph.linear import Dense
@@ -26,12 +24,6 @@ from lmu_deploy.tasks.base import Task
 from targets.base import Run, get_target
 from targets.spiking.forced import Forced, move
 
-_FILE = Path(__file__).parents[2] / "benchmarks" / "planted_chips.py"
-_SPEC = importlib.util.spec_from_file_location("planted_chips", _FILE)
-assert _SPEC is not None and _SPEC.loader is not None
-planted_chips = importlib.util.module_from_spec(_SPEC)
-sys.modules["planted_chips"] = planted_chips  # where its dataclasses look for their types
-_SPEC.loader.exec_module(planted_chips)
 INPUTS = np.cumsum(np.random.default_rng(1).normal(size=(60, 8, 3)), axis=1).clip(-2, 2) / 2
 TEST = INPUTS[40:48]
 CHIP = {
