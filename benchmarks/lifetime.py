@@ -7,6 +7,11 @@ of the chips lose at most two points.
 
     python benchmarks/lifetime.py --chips 20 --limit 100
 
+With --tuning-seeds, the neurons are tuned and calibrated with so many seeds, each for chips of its
+own, and one row has the mean loss with an interval of 95 % over seeds and chips.
+
+    python benchmarks/lifetime.py --tuning-seeds 3 --chips 10 --schedules never,30d
+
 With --examine, one chip and its calibration of half a year before the last age are taken apart:
 which map, drift and faults leave what accuracy.
 """
@@ -18,6 +23,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import intervals
 import numpy as np
 import results
 
@@ -35,6 +41,18 @@ DIGITS = Path(__file__).resolve().parents[1] / "examples/models/digits.safetenso
 KEEP = 2.0
 _FIRST_CHIP = 1000
 """Chips that no other study has used."""
+_FIRST_TUNED = 1100
+TUNED = [
+    ("drift", "{}"),
+    ("recalibration", "{}"),
+    ("age, days", ">{:d}"),
+    ("temperature, °C", ">{:g}"),
+    ("lost, mean, points", ">{:.2f}"),
+    ("95 % interval", "{}"),
+    ("worst chip", ">{:.2f}"),
+    ("tuning seeds", ">{:d}"),
+    ("chips", ">{:d}"),
+]
 COLUMNS = [
     ("drift", "{}"),
     ("recalibration", "{}"),
@@ -121,6 +139,28 @@ def examined(study: LifetimeStudy, seed: int) -> list[list[results.Cell]]:
     return rows
 
 
+def tuned_rows(times: float, lives: list[Lifetime]) -> list[list[results.Cell]]:
+    """Return a row for each age and temperature, from the lives of the chips of each seed."""
+    new = np.array([life.new for life in lives])
+    rows: list[list[results.Cell]] = []
+    for points in zip(*(life.points for life in lives), strict=True):
+        lost = 100.0 * (new - np.array([point["values"] for point in points]))
+        rows.append(
+            [
+                f"{times:g} x",
+                lives[0].schedule,
+                int(points[0]["age"]),
+                points[0]["temperature"],
+                float(lost.mean()),
+                intervals.shown(intervals.of_mean(lost), 2),
+                float(lost.max()),
+                len(lives),
+                lost.size,
+            ]
+        )
+    return rows
+
+
 def main() -> None:
     """Run every schedule, print a table, and save it after each one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -135,6 +175,7 @@ def main() -> None:
     parser.add_argument(
         "--plot", type=Path, help="SVG of the chips that are never calibrated again"
     )
+    parser.add_argument("--tuning-seeds", type=int, default=0, help="each with so many chips")
     parser.add_argument("--search", metavar="PAGE/NAME", help="save the second table there")
     parser.add_argument("--examine", type=int, metavar="CHIP", help="take this chip apart")
     parser.add_argument("--records", type=Path, help="folder of what an interrupted run has done")
@@ -156,6 +197,18 @@ def main() -> None:
         chip = drifting(times)
         given = (layers, task_for(layers, None), chip, args.limit, options, drift_of(chip), KEEP)
         life = {"days": ages, "warmths": temperatures}
+        if args.tuning_seeds:
+            for schedule in args.schedules.split(","):
+                when = Schedule.parse(*schedule.split(" "))
+                lives = []
+                for seed in range(args.tuning_seeds):
+                    tuned = (*given[:4], replace(options, seed=seed), *given[5:])
+                    first = _FIRST_TUNED + seed * args.chips
+                    spread = Spread(partial(LifetimeStudy, *tuned, **life, schedule=when))
+                    lives.append(follow(spread, range(first, first + args.chips), False))
+                rows += tuned_rows(times, lives)
+                results.publish(TUNED, rows, args, seed=0)
+            continue
         if args.examine is not None:
             study = LifetimeStudy(*given, **life, schedule=Schedule.parse("never"))
             results.publish(EXAMINED, examined(study, args.examine), args, seed=0)
