@@ -113,6 +113,36 @@ class Forms:
             return ["spiking", *runs]
         return runs
 
+    def form_of(self, recorded: RecordedTarget) -> str:
+        """Return the form of the network that was recorded.
+
+        Unless the recording says it, that is the one that was given. With several, it is the only
+        one whose parts the arrays name; with none, the default.
+
+        Raises
+        ------
+        InputError
+            When the recording may be of several networks.
+        """
+        recording = recorded.recording
+        given = [form for form in forms_of(recorded) if form in self.given]
+        if recording.form or not given:
+            return recording.form or ("spiking" if recording.of_neurons else "integer")
+        fits = [form for form in given if not recorded.unsupported(self.given[form])]
+        if len(fits) > 1 or (len(given) > 1 and not fits):
+            raise InputError(
+                f"the recording {recording.name} may be of the {' or the '.join(given)} network; "
+                f"say which, as in {given[0]}={recording.name}.npz."
+            )
+        return (fits or given)[0]
+
+    def asked(self, name: str, runner: Target, limit: int | None, whole: bool) -> Asked:
+        """Return a target of the validation with the form of the network that it runs."""
+        form = name.partition("/")[2]
+        if isinstance(runner, RecordedTarget):
+            form = self.form_of(runner)
+        return Asked(name, runner, limit, whole, form)
+
     def check_used(self, asked: Iterable[Asked]) -> None:
         """Raise InputError when no target runs a network that was given."""
         asked = list(asked)
@@ -254,22 +284,24 @@ class Asked:
         Number of samples that was given for this target.
     whole : bool
         Whether no number of samples was given for all targets.
+    form : str
+        The form of the network to run; empty for the target's own choice.
     """
 
     name: str
     runner: Target
     limit: int | None
     whole: bool = False
-
-    @property
-    def form(self) -> str:
-        """The form of the network to run; empty for the target's own choice."""
-        return "integer" if self.recorded else self.name.partition("/")[2]
+    form: str = ""
 
     @property
     def recorded(self) -> bool:
         """Whether this is a recording, which has samples of its own."""
         return isinstance(self.runner, RecordedTarget)
+
+    def varies(self, network: AnyNetwork) -> bool:
+        """Return whether the target runs the network of a chip without calibration, too."""
+        return isinstance(network, AnalogNetwork) and not self.recorded
 
     def part(self, split: Split, network: AnyNetwork) -> Split:
         """Return the samples to run; by default a slow target runs some of them.

@@ -39,7 +39,7 @@ from targets.base import (
     taken_by,
     target_names,
 )
-from targets.recorded import STATES
+from targets.recorded import EVENTS, SPIKES, STATES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -385,12 +385,13 @@ def part_of(split: Split, limit: int | None, first: int | None) -> Split:
     return split.taken(np.sort(found.rows))
 
 
-def write_states(run: Run, path: Path | str) -> None:
+def write_states(run: RunResult, path: Path | str) -> None:
     """Write a run's recorded states as an .npz file with m, h, y, m_scale, h_scale and y_scale.
 
     The file also has m_basis when the target holds its memory in other coordinates than the
-    reference, h_on_host when some layers run on the host, and of an integer network every
-    population's states as ``states/PLACE``. It can be judged again as a recording.
+    reference, h_on_host when some layers run on the host, the states of every part as
+    ``states/PLACE``, its events as ``events/PLACE``, and of a network on neurons the spikes of
+    sample 0 as ``spikes/PLACE``. It can be judged again as a recording.
 
     Raises
     ------
@@ -401,6 +402,9 @@ def write_states(run: Run, path: Path | str) -> None:
     recorded = {n: v for n, v in vars(run.states).items() if n != "parts" and v is not None}
     states: dict[str, Any] = {name: np.asarray(value) for name, value in recorded.items()}
     states |= {f"{STATES}{place}": values for place, values in run.states.parts.items()}
+    states |= {f"{EVENTS}{place}": counts for place, counts in run.events.items()}
+    if isinstance(run.network, AnalogNetwork | OnLoihi):
+        states |= {f"{SPIKES}{place}": raster for place, raster in run.rasters.items()}
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **states)
 

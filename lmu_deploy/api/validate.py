@@ -318,8 +318,9 @@ def validate(
         network's error; 0 for none. Fewer seconds take fewer samples and orders, and of an analog
         network fewer chips.
     recordings : sequence of Recording or path
-        What a board or another program recorded of the integer network (``.npz``); each is judged
-        as a target ``recorded/NAME``. docs/how-to/board.md describes the file.
+        What a board or another program recorded of a network (``.npz``); each is judged as a target
+        ``recorded/NAME``. The network is the one given by `use`, otherwise the integer one; with
+        several, ``"spiking=board.npz"`` says which. docs/how-to/board.md describes the file.
     margin : float, optional
         Margin within which every target must be equivalent to float, or better: accuracy in shares
         of all samples, NRMSE in shares of float's. By default verdicts use 0.01 (one point) and
@@ -380,7 +381,7 @@ def validate(
     finished = Parts(folder)
     forms = Forms(source, chosen, seed, folder, parts=finished)
     forms.use(use)
-    asked = [Asked(*each, whole=limit is None and first is None) for each in runners]
+    asked = [forms.asked(*each, whole=limit is None and first is None) for each in runners]
     forms.check_used(asked)
     of_one_length = _of_one_length(split)
     calibration = _calibration(source, chosen, parts, forms)
@@ -395,7 +396,7 @@ def validate(
         for each in sorted(asked, key=runs.has_begun):  # while those run, the others do
             runs.raise_failures()
             form, variants = forms.needed_by(each.runner, each.form), {}
-            if isinstance(form, AnalogNetwork) and (plain := forms.uncalibrated()) is not None:
+            if each.varies(form) and (plain := forms.uncalibrated()) is not None:
                 run = runs.run(each, plain, UNCALIBRATED)
                 variants[UNCALIBRATED] = Result(run, plain)
             run = dataclasses.replace(runs.run(each, form), target=each.name)

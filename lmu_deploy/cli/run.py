@@ -125,10 +125,11 @@ def validate(
         ),
     ] = 60.0,
     recording: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
-            help="Recording (.npz) of the integer network on a board or in another program, to "
-            "judge like a target; repeatable.",
+            help="Recording (.npz) of what a board or another program computed, to judge like a "
+            "target: of the network given by --use, otherwise of the integer one. With several "
+            "networks, spiking=board.npz says which. Repeatable.",
             show_default=False,
         ),
     ] = None,

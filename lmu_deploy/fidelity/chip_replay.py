@@ -255,7 +255,7 @@ def replay_chip(
     network : SpikingNetwork
     inputs : ndarray, shape (samples, steps, n_in)
     m : ndarray, shape (samples, steps, states)
-        Recorded states of all memories at the ends of presentations.
+        Recorded states of all memories, or of the first ones, at the ends of presentations.
     rasters : mapping of place to ndarray, shape (chip steps, neurons), optional
         Spikes of sample 0.
     seed : int
@@ -411,6 +411,8 @@ def _layers(network: SpikingNetwork, inputs: np.ndarray, m: np.ndarray) -> Itera
             signal = run_lstm(layer, signal)
             continue
         assert isinstance(layer, LMULayer) and memory is not None
+        if first >= m.shape[2]:
+            return
         own = m[:, :, first : first + memory.states]
         first += memory.states
         host, u = HostLayer(layer, signal), list[np.ndarray]()

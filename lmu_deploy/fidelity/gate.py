@@ -195,8 +195,8 @@ def check_limits(fidelity: Fidelity, limits: Limits) -> list[Check]:
     if limits.equal and all(found.specification is None for found in fidelity.targets.values()):
         raise InputError(
             "--must-equal has nothing to check: no target of this report recorded the integers of "
-            "an integer network, or the states of an analog chip; add such a target, for example "
-            "lava:8, or remove the option."
+            "an integer network or of Loihi's neurons, or the states of an analog chip; add such a "
+            "target, for example lava:8, or remove the option."
         )
     checks = [
         check for name, found in fidelity.targets.items() for check in _checks(name, found, limits)
@@ -218,14 +218,27 @@ def _checks(name: str, found: TargetFidelity, limits: Limits) -> Iterator[Check]
         yield _check_loss(name, found, limits.loss)
     if limits.fit and found.fit is not None:
         yield _check_fit(name, found.fit)
-
     if limits.equal and found.specification is not None:
         yield _check_equal(name, found.specification)
-    elif (
-        limits.equal and found.sizes is not None and found.sizes.representation == "IntegerNetwork"
-    ):
-        text = f"{name}: recorded none of the integers of its network, so none were compared"
-        yield Check(name, "equal", False, text)
+    elif limits.equal and found.sizes is not None:
+        what = _NOT_COMPARED.get(found.sizes.representation)
+        if what is not None:
+            yield Check(name, "equal", False, f"{name}: {what}")
+
+
+_INTEGERS = "recorded none of the integers of its network, so none were compared"
+_CHIP = (
+    "was not compared with its network file, because it recorded no states, or the file does not "
+    "determine them"
+)
+_NOT_COMPARED = {
+    "IntegerNetwork": _INTEGERS,
+    "LoihiNetwork": _INTEGERS,
+    "LoihiGraph": _INTEGERS,
+    "SpikingNetwork": _CHIP,
+    "SpikingGraph": _CHIP,
+}
+"""What a target has not shown, by the network that it ran."""
 
 
 def _check_equal(name: str, found: Specification) -> Check:

@@ -14,15 +14,9 @@ import numpy as np
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.graph.network import INPUT, Network
 from lmu_deploy.core.integer.network import IntegerNetwork
-from lmu_deploy.core.integer.populations import Population
-from lmu_deploy.core.representation import counted
 from lmu_deploy.core.spiking.graph import AnalogNetwork, OnLoihi
-from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity import schema
 from lmu_deploy.fidelity.attribution import Attribution
-from lmu_deploy.fidelity.chip_replay import replay_chip, replay_graph
-from lmu_deploy.fidelity.chip_spikes import FALSE_ALARMS
-from lmu_deploy.fidelity.faults import explain, of_samples
 from lmu_deploy.fidelity.measures.agreement import (
     compare_states,
     deviation,
@@ -43,15 +37,14 @@ from lmu_deploy.fidelity.measures.memory_error import (
 from lmu_deploy.fidelity.measures.metric import compare, keep_answers, measure
 from lmu_deploy.fidelity.measures.ranges import LayerRanges
 from lmu_deploy.fidelity.measures.sizes import network_sizes, neurobench_of
-from lmu_deploy.fidelity.replay import Fault, Replay, misrecorded, recorded_parts
 from lmu_deploy.fidelity.schema import Divergence, Fit
+from lmu_deploy.fidelity.specification import examine
 from lmu_deploy.fidelity.store import plain
 from lmu_deploy.fidelity.streaming import counted_of
 from lmu_deploy.hardware.preflight import check
 from lmu_deploy.hardware.profile import AnalogProfile, load_profile
 from lmu_deploy.tasks.base import Task
 from targets.base import Run, States
-from targets.integer import IntegerTarget
 
 
 def fit_of(network: object) -> Fit | None:
@@ -79,150 +72,6 @@ def fit_of(network: object) -> Fit | None:
 
 
 _DIGITS = 5
-
-
-_LAST_BITS = 1e-9
-_MOST_REPLAYED = 32
-_PRODUCTS = 4e9
-"""Products of weights and messages in a replay: a few seconds."""
-
-
-def affordable(network: IntegerNetwork, steps: int) -> int:
-    """Return how many samples a replay of a few seconds takes, 1 to 32."""
-    weights = sum(edge.connection.slices.size for edge in network.edges)
-    return int(max(1, min(_MOST_REPLAYED, _PRODUCTS / max(1, steps * weights))))
-
-
-def examine(run: Run, network: object, inputs: np.ndarray) -> schema.Specification | None:
-    """Compare what a target recorded with the specification; see :func:`examined`."""
-    found = examined(run, network, inputs)
-    return None if found is None else found[0]
-
-
-def examined(
-    run: Run, network: object, inputs: np.ndarray
-) -> tuple[schema.Specification, list[Fault]] | None:
-    """Compare what a target recorded with the specification, and explain the differences.
-
-    Parameters
-    ----------
-    run : Run
-    network : object
-        The network that the target was given.
-    inputs : ndarray, shape (samples, steps, n_in)
-        Of the run.
-
-    Returns
-    -------
-    (Specification, list of Fault), or None
-        None unless integers of an integer network were recorded, or states of an analog chip.
-    """
-    if isinstance(network, AnalogNetwork) and run.states is not None:
-        return _examine_chip(run.states, run.rasters, network, inputs)
-    if not isinstance(network, IntegerNetwork) or run.states is None:
-        return None
-    recorded = recorded_parts(network, run.states)
-    integers = {p: v for p, v in recorded.items() if isinstance(network[p], Population)}
-    if not integers:
-        return None
-    count = len(next(iter(integers.values())))
-    inputs = inputs[:count]
-    expected = IntegerTarget().run(network, inputs, record=True)
-    assert expected.states is not None
-    truth = recorded_parts(network, expected.states)
-    wrong = np.zeros(count, np.int64)
-    for place, values in integers.items():
-        wrong += np.count_nonzero(values != truth[place], axis=(1, 2))
-    some = affordable(network, inputs.shape[1])
-    chosen = np.flatnonzero(wrong)[:some] if wrong.any() else np.arange(min(some, count))
-    replay = Replay(
-        network, inputs[chosen], {p: v[chosen] for p, v in recorded.items()}, numbers=chosen
-    )
-    first = replay.first
-    right = {p: truth[p][chosen] for p in integers}
-    others = list[Fault]()
-    if wrong.any():
-        faults = misrecorded(replay, right) or of_samples(network, inputs, integers, truth)
-        faults = faults or explain(replay)
-    else:
-        faults = others = _beside_states(run, expected, network, count)
-    specification = schema.Specification(
-        samples=count,
-        values=sum(values.size for values in integers.values()),
-        different=int(wrong.sum()) + sum(fault.wrong for fault in others),
-        replayed=len(chosen),
-        predicted=replay.values,
-        residuals=replay.different,
-        first=None
-        if first is None
-        else schema.Residual(
-            sample=first.sample,
-            step=first.step,
-            population=str(first.place),
-            neuron=first.neuron,
-            recorded=first.recorded,
-            predicted=first.predicted,
-        ),
-        faults=[fault.words for fault in faults],
-    )
-    return specification, faults
-
-
-def _beside_states(run: Run, expected: Run, network: IntegerNetwork, count: int) -> list[Fault]:
-    """Return what is wrong, or not compared, although all recorded integers are right.
-
-    Outputs may differ in the last bits where nodes on the host compute them.
-    """
-    found = list[Fault]()
-    outputs = np.asarray(run.outputs[:count], np.float64)
-    size = max(float(np.abs(expected.outputs).max(initial=0.0)), network.y_scale)
-    off = np.abs(outputs - expected.outputs) > _LAST_BITS * size
-    if off.any():
-        samples = np.flatnonzero(off.reshape(count, -1).any(axis=1))
-        words = (
-            f"Outputs of {counted(len(samples), 'sample')}, the first of which is sample "
-            f"{samples[0]}, are not those of the specification, although the recorded integers are."
-        )
-        found.append(Fault("outputs", str(network.output), (), words, int(off.sum())))
-    for name, events in expected.events.items():
-        mine = run.events.get(name)
-        if mine is None or mine.shape[:2] != (len(run.outputs), *events.shape[1:]):
-            continue
-        have, need = int(mine[:count].sum()), int(events.sum())
-        if have != need:
-            words = f"The run reports {have:,} messages of {name}, and its integers make {need:,}."
-            found.append(Fault("events", name, (), words, abs(have - need)))
-    recorded = {} if run.states is None else run.states.parts
-    missing = [str(p.place) for p in network.on_chip[1:] if str(p.place) not in recorded]
-    if missing:
-        words = f"Not recorded, and compared by the outputs alone: {', '.join(missing)}."
-        found.append(Fault("not recorded", "", (), words))
-    return found
-
-
-def _examine_chip(
-    states: States, rasters: Mapping[str, np.ndarray], network: AnalogNetwork, inputs: np.ndarray
-) -> tuple[schema.Specification, list[Fault]] | None:
-    """Compare a recorded analog chip with what its network file predicts from state to state."""
-    inputs = inputs[: len(states.y)]
-    if isinstance(network, SpikingNetwork):
-        found = replay_chip(network, inputs, states.m, rasters)
-    else:
-        found = replay_graph(network, inputs, states.parts, rasters)
-    if found is None:
-        return None
-    specification = schema.Specification(
-        samples=len(states.y),
-        values=found.values,
-        different=0,
-        replayed=found.samples,
-        predicted=found.values,
-        residuals=found.beyond,
-        faults=[fault.words for fault in found.faults],
-        false_alarms=FALSE_ALARMS,
-        blind=list(found.blind),
-    )
-    return specification, found.faults
 
 
 def judge(

@@ -262,6 +262,11 @@ def _replayed_chip(found: Specification, rate: float) -> list[str]:
             f"predicts from the state before ({alarms}).",
             *found.blind,
         ]
+    if not found.residuals:
+        return [
+            f"In a replay {where}, the states follow the chip's file ({alarms}).",
+            *found.faults,
+        ]
     return [
         f"In a replay {where}, {plural(found.residuals, 'statistic')} of states and spikes deviate "
         f"from what the chip's file predicts from the state before ({alarms}).",

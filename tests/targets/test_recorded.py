@@ -12,7 +12,7 @@ from integer_graphs import graph_runs
 
 import lmu_deploy as ld
 from lmu_deploy.core.errors import InputError
-from lmu_deploy.fidelity.judge import examine
+from lmu_deploy.fidelity.specification import examine
 from targets.base import get_target
 from targets.integer import IntegerTarget
 from targets.recorded import RecordedTarget, Recording
