@@ -14,7 +14,7 @@ from lmu_deploy.core.spiking.ensembles import ONE
 from lmu_deploy.core.spiking.graph import Ensemble, SpikingGraph
 from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork
 from lmu_deploy.fidelity.attribution.chips import run_hybrid
-from lmu_deploy.fidelity.replay import Fault
+from lmu_deploy.fidelity.replay.integers import Fault
 from targets.base import get_target
 from targets.spiking.graph import recorded_as
 

@@ -55,10 +55,10 @@ from lmu_deploy.core.integer.graph import biases
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.fidelity.attribution import attribute
 from lmu_deploy.fidelity.attribution.remedies import remedies
-from lmu_deploy.fidelity.chip_replay import replay_chip, replay_graph
 from lmu_deploy.fidelity.measures.agreement import deviation
 from lmu_deploy.fidelity.measures.damage import damage
-from lmu_deploy.fidelity.replay import Fault, Replay, recorded_parts
+from lmu_deploy.fidelity.replay.chip_replay import replay_chip, replay_graph
+from lmu_deploy.fidelity.replay.integers import Fault, Replay, recorded_parts
 from lmu_deploy.fidelity.specification import examined
 from lmu_deploy.tasks.base import Task
 from targets.base import get_target

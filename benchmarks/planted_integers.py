@@ -12,7 +12,7 @@ from lmu_deploy.core.integer.memories import Integrators
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Edge, Place
 from lmu_deploy.core.integer.populations import Output, Pointwise, Population
-from lmu_deploy.fidelity.replay import Replay, Touch
+from lmu_deploy.fidelity.replay.integers import Replay, Touch
 
 Parts = dict[Place, np.ndarray]
 Recorded = Callable[[np.ndarray, Parts], Parts]

@@ -2,7 +2,7 @@
 
 Every integer of an integer network, and every state of one on Loihi's neurons, is compared with a
 run of the specification on the same samples. An analog chip is one draw of what its file describes:
-its recording is replayed statistically (:mod:`lmu_deploy.fidelity.chip_replay`).
+its recording is replayed statistically (:mod:`lmu_deploy.fidelity.replay.chip_replay`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from lmu_deploy.core.representation import counted
 from lmu_deploy.core.spiking.graph import AnalogNetwork, OnLoihi
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity import schema
-from lmu_deploy.fidelity.chip_replay import replay_chip, replay_graph
-from lmu_deploy.fidelity.chip_spikes import FALSE_ALARMS
-from lmu_deploy.fidelity.faults import explain, of_samples
-from lmu_deploy.fidelity.replay import Fault, Replay, misrecorded, recorded_parts
+from lmu_deploy.fidelity.replay.chip_replay import replay_chip, replay_graph
+from lmu_deploy.fidelity.replay.chip_spikes import FALSE_ALARMS
+from lmu_deploy.fidelity.replay.faults import explain, of_samples
+from lmu_deploy.fidelity.replay.integers import Fault, Replay, misrecorded, recorded_parts
 from lmu_deploy.fidelity.streaming import counted_of
 from targets.base import Run, States
 from targets.integer import IntegerTarget

@@ -2,7 +2,7 @@
 
 An ensemble has a drive of several values and synapses from senders: the memory of a chain of layers
 is one that only its own spikes and the host drive. The simulation keeps apart what each sender and
-each row of weights contributes to the drives (:mod:`lmu_deploy.fidelity.chip_replay`).
+each row of weights contributes to the drives (:mod:`lmu_deploy.fidelity.replay.chip_replay`).
 """
 
 from __future__ import annotations

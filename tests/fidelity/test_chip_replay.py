@@ -11,9 +11,9 @@ from planted import planted_chips
 from converters.spiking import spike
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
 from lmu_deploy.core.spiking.network import SpikingNetwork
-from lmu_deploy.fidelity.chip_replay import ChipFindings, replay_chip
 from lmu_deploy.fidelity.gate import _check_equal, judged
 from lmu_deploy.fidelity.judge import judge
+from lmu_deploy.fidelity.replay.chip_replay import ChipFindings, replay_chip
 from lmu_deploy.fidelity.specification import examine
 from lmu_deploy.report import wording
 from lmu_deploy.tasks.base import Task

@@ -19,11 +19,11 @@ from lmu_deploy.core.integer.gated import GatedUnits
 from lmu_deploy.core.integer.graph import with_connections
 from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.fidelity.faults import explain
 from lmu_deploy.fidelity.gate import Limits, check_limits
 from lmu_deploy.fidelity.judge import judge
 from lmu_deploy.fidelity.measures.damage import damage
-from lmu_deploy.fidelity.replay import Replay, recorded_parts
+from lmu_deploy.fidelity.replay.faults import explain
+from lmu_deploy.fidelity.replay.integers import Replay, recorded_parts
 from lmu_deploy.fidelity.schema import Fit
 from lmu_deploy.fidelity.specification import examine, examined
 from lmu_deploy.report.wording import specification, verdict

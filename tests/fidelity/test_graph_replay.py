@@ -16,9 +16,9 @@ from lmu_deploy.core.graph.pointwise import Activation, Concat
 from lmu_deploy.core.graph.recurrent import LSTM
 from lmu_deploy.core.network import Memory
 from lmu_deploy.core.spiking.graph import SpikingGraph
-from lmu_deploy.fidelity.chip_replay import ChipFindings, replay_graph
 from lmu_deploy.fidelity.gate import _check_equal, judged
 from lmu_deploy.fidelity.judge import judge
+from lmu_deploy.fidelity.replay.chip_replay import ChipFindings, replay_graph
 from lmu_deploy.fidelity.specification import examine
 from lmu_deploy.report import wording
 from lmu_deploy.tasks.base import Task

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from integer_graphs import graph_runs
 
 from lmu_deploy.core.integer.populations import Population
-from lmu_deploy.fidelity.replay import Replay, recorded_parts
+from lmu_deploy.fidelity.replay.integers import Replay, recorded_parts
 from targets.integer import IntegerTarget
 
 

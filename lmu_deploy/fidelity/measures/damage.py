@@ -24,7 +24,7 @@ from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Edge, largest
 from lmu_deploy.core.integer.populations import Input, Pointwise
 from lmu_deploy.fidelity.attribution.counterpart import rounded_counterpart
-from lmu_deploy.fidelity.replay import MOST_NEURONS, Fault
+from lmu_deploy.fidelity.replay.integers import MOST_NEURONS, Fault
 
 LARGE = 0.4
 """Smallest relative error of a row or column that is damage."""

@@ -26,8 +26,8 @@ from lmu_deploy.core.integer.memories import Integrators, Series
 from lmu_deploy.core.integer.network import IntegerNetwork
 from lmu_deploy.core.integer.parts import Edge, Place, largest
 from lmu_deploy.core.integer.populations import Population
-from lmu_deploy.fidelity.neuron_faults import EXPLAINED, NeuronSuspect, regained, times
-from lmu_deploy.fidelity.replay import MOST_NEURONS, Fault, Replay, constant
+from lmu_deploy.fidelity.replay.integers import MOST_NEURONS, Fault, Replay, constant
+from lmu_deploy.fidelity.replay.neuron_faults import EXPLAINED, NeuronSuspect, regained, times
 
 _SCREENED, _FRAMES, _PAIRED, _CHAINED = 4, 32, 6, 8
 """Samples and frames in which the response to a missing column is computed; columns of pairs;

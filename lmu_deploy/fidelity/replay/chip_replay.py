@@ -44,9 +44,9 @@ from converters.spiking.graph.simulator import HostValues
 from lmu_deploy.core.network import LMULayer, LSTMLayer
 from lmu_deploy.core.spiking.graph import SpikingGraph
 from lmu_deploy.core.spiking.network import SpikingNetwork
-from lmu_deploy.fidelity.chip_faults import COPIES, PAIRED, Hypothesis, Residuals
-from lmu_deploy.fidelity.chip_spikes import NeuronTest, Ranked, SynapseTest, best, limit_of
-from lmu_deploy.fidelity.replay import MOST_NEURONS, Fault
+from lmu_deploy.fidelity.replay.chip_faults import COPIES, PAIRED, Hypothesis, Residuals
+from lmu_deploy.fidelity.replay.chip_spikes import NeuronTest, Ranked, SynapseTest, best, limit_of
+from lmu_deploy.fidelity.replay.integers import MOST_NEURONS, Fault
 from targets.host import HostLayer, run_lstm
 from targets.spiking.forced import Forced, Moved, move
 from targets.spiking.graph import recorded_as

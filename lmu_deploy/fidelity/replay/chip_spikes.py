@@ -1,6 +1,6 @@
 """Recorded spikes of one sample: exact drives of the synapses, and the count of every neuron.
 
-The equations are in :mod:`lmu_deploy.fidelity.chip_replay`.
+The equations are in :mod:`lmu_deploy.fidelity.replay.chip_replay`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import stdtrit
 
-from lmu_deploy.fidelity.chip_faults import PAIRED, Hypotheses, Hypothesis, pairs
-from lmu_deploy.fidelity.replay import MOST_NEURONS, Fault
+from lmu_deploy.fidelity.replay.chip_faults import PAIRED, Hypotheses, Hypothesis, pairs
+from lmu_deploy.fidelity.replay.integers import MOST_NEURONS, Fault
 from targets.spiking.forced import Change, Forced, move
 
 _ALSO = 0.5

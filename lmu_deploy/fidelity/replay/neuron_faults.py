@@ -2,7 +2,7 @@ r"""One neuron of a recording with residuals: what is wrong about its bias, its 
 
 Candidates come from its residuals r, in units of the drive, and the messages X that it receives: a
 weight that is off by :math:`\sum_t r_t X_{tj} / \sum_t X_{tj}^2`, a row with weights of another.
-Each is tested as :mod:`lmu_deploy.fidelity.faults` tests those of a population.
+Each is tested as :mod:`lmu_deploy.fidelity.replay.faults` tests those of a population.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmu_deploy.core.integer.parts import LARGEST_SHIFT, Connection, Edge
-from lmu_deploy.fidelity.replay import Fault, constant, flipped_bit
+from lmu_deploy.fidelity.replay.integers import Fault, constant, flipped_bit
 
 if TYPE_CHECKING:
-    from lmu_deploy.fidelity.faults import Suspect
+    from lmu_deploy.fidelity.replay.faults import Suspect
 
 EXPLAINED = 0.02
 """Largest share of wrong integers that a statement leaves unexplained."""

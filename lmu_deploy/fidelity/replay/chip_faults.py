@@ -1,7 +1,7 @@
 """What faults of populations and synapses change in the drives of an ensemble, and residuals.
 
 Each hypothesis predicts how the drives at the end of a presentation change; the equations are in
-:mod:`lmu_deploy.fidelity.chip_replay`.
+:mod:`lmu_deploy.fidelity.replay.chip_replay`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from lmu_deploy.fidelity.replay import Fault
+from lmu_deploy.fidelity.replay.integers import Fault
 from targets.spiking.forced import Change, Forced, Moved, Source
 
 COPIES = 8

@@ -1,0 +1,1 @@
+"""Replay of a recording: what its states predict from step to step, and what explains the rest."""
