@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +16,20 @@ from targets.base import States
 from targets.recorded.file import EVENTS, LIST, SCALES, SPIKES, STATES, WHOLE, Recording
 
 
+def _senders(network: IntegerNetwork) -> dict[str, Place]:
+    """Return what sends events, and the population that it is part of, such as a series."""
+    found = {str(p.place): p.place for p in network.populations}
+    return found | {str(p.entrance): p.place for p in network.populations}
+
+
 def reasons(recording: Recording, network: IntegerNetwork) -> list[str]:
     """Return why a recording is none of a network: names that it lacks, and no outputs."""
-    known = {str(p.place) for p in network.populations}
+    parts: dict[str, Collection[str]]
+    parts = {STATES: [str(p.place) for p in network.populations], EVENTS: _senders(network)}
     found = [
         f"{name} names no population of the network ({', '.join(sorted(known))})"
-        for name, place in recording.named(STATES, EVENTS)
+        for beginning, known in parts.items()
+        for name, place in recording.named(beginning)
         if place not in known
     ]
     found += [
@@ -54,8 +63,8 @@ class IntegerRecording:
         self.samples, self.steps = inputs.shape[:2]
         self.frames = frame_counts(network, self.steps)
         self.notes: list[str] = []
-        places = {str(p.place): p.place for p in network.populations}
-        self.named = {place: places[place] for _, place in recording.named(EVENTS)}
+        senders = _senders(network)
+        self.named = {place: senders[place] for _, place in recording.named(EVENTS)}
 
     def run(self, record: bool) -> dict[str, Any]:
         """Return what a Run of the recording has, by the names of its attributes."""
@@ -80,10 +89,10 @@ class IntegerRecording:
             states = found.arrays[f"{STATES}{network.output}"]
             found = replace(found, arrays={**found.arrays, "y": states})
         y, whole = found.outputs(shape, network.y_scale, network.return_sequences)
-        units = np.rint(y / network.y_scale)
+        units = y.astype(np.float64) / network.y_scale
         on_chip = not isinstance(network[network.output], HostNodes)
-        if on_chip and np.abs(y / network.y_scale - units).max(initial=0.0) <= WHOLE:
-            y = units * network.y_scale  # exact, although y may be in single precision
+        if on_chip and np.abs(units - np.rint(units)).max(initial=0.0) <= WHOLE:
+            y = np.rint(units) * network.y_scale  # exact, although y may be in single precision
         return y if network.return_sequences or not whole else y[:, -1]
 
     def events(self) -> dict[str, np.ndarray]:

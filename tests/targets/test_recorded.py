@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import tempfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +104,44 @@ def test_events_and_outputs_alone_are_enough(network, run):
     report = validated(network, recording)
     assert report["recorded/board"].metric.value == run.metric.value
     assert report["recorded/board"].samples == 6
+
+
+def test_counted_messages_are_compared_in_a_validation(network, run):
+    place = "layer0/hidden"
+    counts = run.events[place].copy()
+    counts[2, 3] += 5
+    arrays = {"y": run.states.y, "m": run.states.m, "h": run.states.h, f"events/{place}": counts}
+    report = validated(network, Recording("board", arrays))
+    found = report["recorded/board"].specification
+    have, need = counts.sum(), run.events[place].sum()
+    assert found.different == have - need == 5
+    words = f"The run reports {have:,} messages of {place}, and its integers make {need:,}."
+    assert words in found.faults
+    assert report.verdicts["recorded/board"].words.startswith("differs from the specification")
+
+
+def test_outputs_in_single_precision_are_no_difference(network, run):
+    arrays = {"y": run.outputs.astype(np.float32), "m": run.states.m, "h": run.states.h}
+    found = RecordedTarget(Recording("board", arrays)).run(network, run_inputs(), record=True)
+    assert np.allclose(found.outputs, run.outputs, rtol=1e-6)
+    assert examine(found, network, run_inputs()).equal
+    arrays["y"][1, 0] += np.float32(0.01)
+    found = RecordedTarget(Recording("board", arrays)).run(network, run_inputs(), record=True)
+    assert "sample 1, are not those" in examine(found, network, run_inputs()).faults[0]
+
+
+@settings(deadline=None, max_examples=8)
+@given(graph_runs())
+def test_what_deploy_records_of_any_network_can_be_judged(run):
+    network, inputs = run
+    truth = ld.run(network, inputs, target="integer", record=True, reference=False)
+    with tempfile.TemporaryDirectory() as folder:
+        recording = Recording.load(truth.save_states(Path(folder) / "board.npz"))
+    found = RecordedTarget(recording).run(network, inputs, record=True)
+    assert np.array_equal(found.outputs, truth.outputs)
+    for place, values in truth.states.parts.items():
+        assert np.array_equal(found.states.parts[place], values)
+    assert examine(found, network, inputs).equal
 
 
 @settings(deadline=None, max_examples=8)
