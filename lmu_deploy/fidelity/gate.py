@@ -64,8 +64,8 @@ def against_float(found: TargetFidelity, margin: float) -> tuple[Tone, str]:
     few = f"undecided within {within}"
     if margin == against.margin:
         enough = f"needs {counted(against.needed, 'sample')} or more" if against.needed else None
-        never = f"even {MOST_NEEDED:,} samples would not decide" if interval is not None else None
-        few += f": {enough or never or 'no interval'}"
+        near = f"the difference is at the margin, which not even {MOST_NEEDED:,} samples decide"
+        few += f": {enough or (near if interval is not None else 'no interval')}"
     return "unknown", few
 
 

@@ -172,8 +172,7 @@ class LMU(nn.Module):
         if form == "parallel" and hidden_to_memory:
             raise InputError(
                 "form 'parallel' is impossible with hidden_to_memory, which feeds the result of "
-                "each "
-                "step back into the memory; choose 'auto' or 'recurrent'."
+                "each step back into the memory; choose 'auto' or 'recurrent'."
             )
         self.memory = LegendreMemory(
             order, theta, discretizer, train_theta, train_memory, device=device, dtype=dtype

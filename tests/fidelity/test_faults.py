@@ -19,7 +19,7 @@ from lmu_deploy.core.integer.gated import GatedUnits
 from lmu_deploy.core.integer.graph import with_connections
 from lmu_deploy.core.loading import load
 from lmu_deploy.core.network import Hidden, LMULayer, LMUNetwork, Memory, Readout
-from lmu_deploy.fidelity.gate import Limits, check_limits
+from lmu_deploy.fidelity.gate import Limits, against_float, check_limits
 from lmu_deploy.fidelity.judge import judge
 from lmu_deploy.fidelity.measures.damage import damage
 from lmu_deploy.fidelity.replay.faults import explain
@@ -314,6 +314,25 @@ def test_few_samples_are_undecided_with_the_number_that_decides(network, split, 
     assert verdict(judged(network, split, reference, IntegerTarget(), 268))[1] == "same"
     wide = judged(network, split, reference, IntegerTarget(), 60, margin=0.05)
     assert verdict(wide)[0].startswith("equivalent to float within 5 points")
+
+
+def test_a_difference_at_the_margin_is_said_to_be_there(network, split, reference):
+    outputs = IntegerTarget().run(network, split.inputs[:300]).outputs.copy()
+    right = np.flatnonzero(outputs.argmax(axis=1) == split.targets[:300])
+    expected = reference.outputs[:300].argmax(axis=1)
+    lost = int((expected == split.targets[:300]).sum()) - len(right)
+    outputs[right[: 3 - lost]] *= -1.0  # three of 300 are lost, which is the margin
+
+    class AtTheMargin(IntegerTarget):
+        def run(self, *given, **options):
+            return replace(super().run(*given, **options), outputs=outputs)
+
+    found = judged(network, split, reference, AtTheMargin(), 300)
+    assert against_float(found, 0.01) == (
+        "unknown",
+        "undecided within 1 point: the difference is at the margin, which not even 10,000,000 "
+        "samples decide",
+    )
 
 
 def test_a_margin_may_be_met_by_a_target_to_which_another_is_identical(digits, assembled):

@@ -373,8 +373,7 @@ def check_multiple(name: str, value: float, dt_ms: float, least: int = 1) -> flo
         nearest = max(round(steps), least) * dt_ms
         raise InputError(
             f"{name} is {number:g} ms, not a whole multiple of the simulation step of {dt_ms:g} "
-            "ms; "
-            f"give {nearest:g} ms."
+            f"ms; give {nearest:g} ms."
         )
     return number
 

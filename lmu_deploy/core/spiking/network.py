@@ -360,8 +360,7 @@ class SpikingNetwork(Layered, Representation):
             if self.synapse is not None:
                 raise InputError(
                     "units on neurons need linear synapses, not pairs of DPIs; run the units on "
-                    "the "
-                    "host."
+                    "the host."
                 )
         check_noise(self.neuron, self.device)
 
