@@ -82,7 +82,7 @@ def test_verdicts_follow_the_tests(digits, signal, assembled):
     )
     for interval, words, tone in (
         ((-0.009, 0.009), "equivalent to float within 1 point", "same"),
-        ((-0.011, 0.009), "undecided within 1 point: even 10,000,000", "unknown"),
+        ((-0.011, 0.009), "undecided within 1 point: the difference is at the margin", "unknown"),
         ((-0.06, -0.011), "worse than float by more than 1 point", "worse"),
         ((0.011, 0.06), "better than float by more than 1 point", "better"),
         (None, "undecided within 1 point: no interval", "unknown"),
