@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 GROUP = "lmu_deploy.targets"
 LARGEST_RASTER = 50_000_000
 """Bytes of a population's raster above which it is not recorded."""
+_MOST_COUNTED = 16
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -136,6 +137,8 @@ class Run(Part):
         Present when `record` was true.
     rasters : mapping of population to ndarray, shape (chip_steps, neurons), uint8
         Events of sample 0, for plots; may be empty.
+    counts : mapping of population to ndarray, shape (first samples, steps, neurons), uint16
+        Spikes of every neuron in every presentation; empty where they are not recorded.
     carried : mapping of connection to int
         Events on each connection, all samples; empty where they are not counted.
     notes : tuple of str
@@ -156,9 +159,15 @@ class Run(Part):
     seed: int
     states: States | None = None
     rasters: Mapping[str, np.ndarray] = field(default_factory=dict)
+    counts: Mapping[str, np.ndarray] = field(default_factory=dict)
     carried: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def samples_counted(steps: int, neurons: int) -> int:
+    """Return of how many first samples the spikes of every neuron are counted."""
+    return min(_MOST_COUNTED, LARGEST_RASTER // max(2 * steps * neurons, 1))
 
 
 @runtime_checkable
@@ -469,6 +478,7 @@ def _joined(runs: Sequence[Run], places: Sequence[np.ndarray], steps: int, seed:
         "synops": sum(run.synops for run in runs),
         "saturations": _summed([run.saturations for run in runs]),
         "carried": _summed([run.carried for run in runs]),
+        "counts": {},
         "steps": steps,
         "chip_steps": max(run.chip_steps for run in runs),
         "wall_seconds": sum(run.wall_seconds for run in runs),

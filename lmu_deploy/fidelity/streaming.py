@@ -1,9 +1,9 @@
 """Streamed runs: a target runs the test set in parts, with memory independent of its size.
 
-States and rasters are recorded for the first samples, which plots and comparisons of states use;
-for the others only outputs and sums of events are kept. The result equals that of one run. A target
-that draws random numbers (noise, initial membranes) generates its parts itself (`InParts`); for any
-other target samples are independent.
+States, rasters and counts of spikes are recorded for the first samples, which plots and comparisons
+of states use; for the others only outputs and sums of events are kept. The result equals that of
+one run. A target that draws random numbers (noise, initial membranes) generates its parts itself
+(`InParts`); for any other target samples are independent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.validation import check_integer
 from lmu_deploy.fidelity.measures.events import Counted
-from targets.base import InParts, Run, Slow, States, Target
+from targets.base import InParts, Run, Slow, States, Target, samples_counted
 
 PART_SAMPLES = 1000
 """Samples of each part after the first; a multiple of the batch size of the reference."""
@@ -195,7 +195,12 @@ def _shifted(progress: Progress | None, start: int, samples: int) -> Progress | 
 def _summed_run(run: Run, kept: int) -> StreamedRun:
     """Return a run with summed events and the states of its first `kept` samples."""
     given = {each.name: getattr(run, each.name) for each in fields(Run)}
-    changed: dict[str, Any] = {"events": {}, "states": _first(run.states, kept)}
+    counts = {name: values[:kept].copy() for name, values in run.counts.items() if kept}
+    changed: dict[str, Any] = {
+        "events": {},
+        "states": _first(run.states, kept),
+        "counts": counts,
+    }
     return StreamedRun(**{**given, **changed}, counted=counted_of(run))
 
 
@@ -223,6 +228,7 @@ def _joined(parts: Sequence[StreamedRun]) -> StreamedRun:
         "carried": _summed([run.carried for run in parts]),
         "wall_seconds": sum(run.wall_seconds for run in parts),
         "states": _states([run.states for run in parts if run.states is not None]),
+        "counts": {name: _counts(name, parts) for name in first.counts},
         "notes": tuple(dict.fromkeys(note for run in parts for note in run.notes)),
         "counted": {n: Counted.joined([r.counted[n] for r in parts]) for n in first.counted},
     }
@@ -238,6 +244,18 @@ def _states(recorded: Sequence[States]) -> States | None:
     }
     parts = {place: np.concatenate([s.parts[place] for s in recorded]) for place in first.parts}
     return replace(first, parts=parts, **found)
+
+
+def _counts(name: str, parts: Sequence[StreamedRun]) -> np.ndarray:
+    """Return the spikes of every neuron in the first samples, as far as all were counted."""
+    found = list[np.ndarray]()
+    for run in parts:
+        if name not in run.counts:
+            break
+        found.append(run.counts[name])
+        if len(found[-1]) < len(run.outputs):
+            break
+    return np.concatenate(found)[: samples_counted(*found[0].shape[1:])]
 
 
 def _summed(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:

@@ -98,6 +98,11 @@ def _count(done: Activity, each: Ensemble, fired: csr_array, presentation: int, 
     done.by_neuron[each.name] += np.bincount(fired.indices, minlength=each.neurons)
     if each.name in done.rasters:
         done.rasters[each.name][step, fired.indices[: fired.indptr[1]]] = 1
+    if each.name in done.counted:
+        counted = done.counted[each.name]
+        ends = fired.indptr[: len(counted) + 1]
+        samples = np.repeat(np.arange(len(counted)), np.diff(ends))
+        counted[samples, presentation, fired.indices[: ends[-1]]] += 1
 
 
 class _Drive:

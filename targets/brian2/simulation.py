@@ -19,7 +19,7 @@ from lmu_deploy.core.network import LMULayer, LSTMLayer
 from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import CALIBRATION_MARGIN, Populations
 from lmu_deploy.core.spiking.network import SpikingMemory, SpikingNetwork, SpikingUnits
-from targets.base import LARGEST_RASTER
+from targets.base import LARGEST_RASTER, samples_counted
 from targets.brian2.library import brian2_library, own_garbage
 from targets.brian2.neurons import Curves, neuron_group
 from targets.brian2.synapses import Activity, Boundary, Synapses, Units
@@ -37,6 +37,7 @@ def run_memory(
     noise_seed: int,
     rasters: bool = False,
     units: Units | None = None,
+    counted: int = 0,
 ) -> Activity:
     """Simulate a memory, and optionally units that read it, for a batch on several chips.
 
@@ -56,6 +57,8 @@ def run_memory(
         Record the spikes of each chip's sample 0.
     units : Units, optional
         Units of the same copies; they record their results.
+    counted : int
+        Number of first samples in which the spikes of every neuron are counted.
     """
     b2 = brian2_library()
     clock = b2.Clock(dt=network.dt_ms * b2.ms, name="lmu_clock")
@@ -72,7 +75,7 @@ def run_memory(
         z = drives.variables["x"].get_value()
         z[:] = units.shown.reshape(-1)
         objects += [drives, firing]
-    operation = Synapses(network, memories, boundary, samples, steps, rasters)
+    operation = Synapses(network, memories, boundary, samples, steps, rasters, counted)
     x = states.variables["x"].get_value()
 
     def synapses() -> None:
@@ -130,6 +133,8 @@ class Batch:
         Number of states at the ends of presentations outside the range of the calibration.
     rasters : mapping of population to ndarray, shape (chips, chip_steps, neurons), uint8
         Events of the run's sample 0; missing where they would take more than 50 MB.
+    counted : mapping of population to ndarray, shape (chips, first samples, steps, neurons), uint16
+        Events of every neuron.
     """
 
     m: np.ndarray
@@ -139,6 +144,7 @@ class Batch:
     synops: np.ndarray
     beyond: Mapping[str, np.ndarray]
     rasters: Mapping[str, np.ndarray]
+    counted: Mapping[str, np.ndarray]
 
     @classmethod
     def joined(cls, batches: Sequence[Batch]) -> Batch:
@@ -155,7 +161,11 @@ class Batch:
             name: np.sum([batch.beyond[name] for batch in batches], axis=0)
             for name in batches[0].beyond
         }
-        return cls(m, h, y, events, synops, beyond, batches[0].rasters)
+        counted = {
+            name: np.concatenate([batch.counted[name] for batch in batches], axis=1)
+            for name in batches[0].counted
+        }
+        return cls(m, h, y, events, synops, beyond, batches[0].rasters, counted)
 
 
 class Pipeline:
@@ -169,6 +179,8 @@ class Pipeline:
         Samples of all batches on each chip, and task steps.
     seed : int
     progress : callable, optional
+    record : int
+        Number of first samples in some of which the spikes of every neuron are counted.
     """
 
     def __init__(
@@ -178,9 +190,10 @@ class Pipeline:
         steps: int,
         seed: int,
         progress: Progress | None,
+        record: int = 0,
     ) -> None:
         self.network, self.samples, self.steps = chips[0], samples, steps
-        self.progress = progress
+        self.progress, self.record = progress, record
         self.memories: dict[Place, list[SpikingMemory]] = {}
         for number, memories in enumerate(zip(*(c.memories for c in chips), strict=True)):
             present = [memory for memory in memories if memory is not None]
@@ -191,7 +204,7 @@ class Pipeline:
         self.noise = {place: np.random.default_rng([seed, i, 1]) for i, place in numbered}
         self.units = [chip.units for chip in chips if chip.units is not None]
         self.unit_starts = np.random.default_rng([seed, len(numbered), 2])
-        self.chips, self._presented = len(chips), 0
+        self.chips, self._presented, self._done = len(chips), 0, 0
 
     def run(self, inputs: np.ndarray) -> Batch:
         """Run the next batch on every chip; inputs of shape (samples, steps, n_in)."""
@@ -208,7 +221,8 @@ class Pipeline:
             if self.units and layer is self.network.host.layers[-1]:
                 recorded = first and self._raster_size(self.units) <= LARGEST_RASTER
                 rng = self.unit_starts
-                units = Units(self.network, self.units, layer, signal, rng, rasters=recorded)
+                counted = self._counted(self.units, len(inputs))
+                units = Units(self.network, self.units, layer, signal, rng, recorded, counted)
             host, activities[place] = self._run_layer(place, layer, signal, first, units)
             beyond[f"{place}/state"] = self._beyond(place, host.m)
             m.append(host.m)
@@ -224,6 +238,7 @@ class Pipeline:
             synops += self._synops_of_units(units, activities[place])
             activities[Place(place.node, "hidden")] = units.activity()
         shape = (self.chips, *inputs.shape[:2], -1)
+        self._done += len(inputs)
         return Batch(
             m=np.concatenate(m, axis=2).reshape(shape),
             h=np.concatenate(h, axis=2).reshape(shape),
@@ -232,6 +247,7 @@ class Pipeline:
             synops=synops,
             beyond=beyond,
             rasters={str(p): a.rasters for p, a in activities.items() if a.rasters is not None},
+            counted={str(p): a.counted for p, a in activities.items()},
         )
 
     def _run_layer(
@@ -254,6 +270,7 @@ class Pipeline:
             noise_seed=int(self.noise[place].integers(2**31)),
             rasters=first and self._raster_size(memories) <= LARGEST_RASTER,
             units=units,
+            counted=self._counted(memories, samples),
         )
         return host, activity
 
@@ -282,6 +299,13 @@ class Pipeline:
     def _raster_size(self, chips: Sequence[SpikingMemory] | Sequence[SpikingUnits]) -> int:
         chip_steps = self.steps * self.network.steps_per_presentation
         return len(chips) * chips[0].neurons * chip_steps
+
+    def _counted(
+        self, chips: Sequence[SpikingMemory] | Sequence[SpikingUnits], samples: int
+    ) -> int:
+        """Return in how many of the samples of this batch spikes are counted."""
+        most = samples_counted(self.steps, chips[0].neurons * len(chips))
+        return max(0, min(most - self._done, samples)) if self._done < self.record else 0
 
     def _report(self, samples: int) -> None:
         """Count presentations of all memories, and report whole samples."""

@@ -46,11 +46,40 @@ class Activity:
         Sum over all samples.
     rasters : ndarray, shape (chips, chip_steps, neurons), uint8, or None
         Events of sample 0 of each chip.
+    counted : ndarray, shape (chips, first samples, steps, neurons), uint16
+        Events of every neuron.
     """
 
     counts: np.ndarray
     by_neuron: np.ndarray
     rasters: np.ndarray | None
+    counted: np.ndarray
+
+
+def count(
+    counted: np.ndarray,
+    samples: int,
+    step: int,
+    neuron: np.ndarray,
+    ends: np.ndarray,
+) -> None:
+    """Count the spikes of every neuron in the first samples of each chip.
+
+    Parameters
+    ----------
+    counted : ndarray, shape (chips, first samples, steps, neurons)
+    samples, step : int
+        Samples of each chip, and the presentation.
+    neuron : ndarray of int
+        Neurons that spiked, of one copy behind those of the other.
+    ends : ndarray of int, shape (copies + 1,)
+        Where those of each copy begin and end.
+    """
+    first = counted.shape[1]
+    for chip in range(len(counted) if first else 0):
+        own = ends[chip * samples : chip * samples + first + 1]
+        sample = np.repeat(np.arange(first), np.diff(own))
+        counted[chip, sample, step, neuron[own[0] : own[-1]]] += 1
 
 
 class SpikeMatrix:
@@ -125,6 +154,8 @@ class Synapses:
         Samples of each chip, and task steps.
     rasters : bool
         Record the spikes of each chip's sample 0.
+    counted : int
+        Number of first samples in which the spikes of every neuron are counted.
     """
 
     def __init__(
@@ -135,6 +166,7 @@ class Synapses:
         samples: int,
         steps: int,
         rasters: bool,
+        counted: int = 0,
     ) -> None:
         self.memory, self.chips = memories[0], len(memories)
         self.boundary, self.samples, self.presentation_steps = (
@@ -164,6 +196,7 @@ class Synapses:
         self.by_neuron = np.zeros(self.chips * self.memory.neurons, dtype=np.int64)
         shape = (self.chips, steps * self.presentation_steps, self.memory.neurons)
         self.rasters = np.zeros(shape, np.uint8) if rasters else None
+        self.counted = np.zeros((self.chips, counted, steps, self.memory.neurons), np.uint16)
 
     def advance(self, x: np.ndarray, spikes: np.ndarray) -> None:
         """Advance the states `x` (flat, in place) by one simulation step."""
@@ -183,6 +216,7 @@ class Synapses:
         of_copies = ends[:: self.memory.channels]
         self._last = column, of_copies
         self.counts[:, presentation] += np.diff(of_copies)
+        count(self.counted, self.samples, presentation, neuron, of_copies)
         if self.rasters is not None:
             for chip, first in enumerate(range(0, self.copies, self.samples)):
                 fired = neuron[of_copies[first] : of_copies[first + 1]]
@@ -214,6 +248,7 @@ class Synapses:
             self.counts.reshape(self.chips, self.samples, -1),
             self.by_neuron.reshape(self.chips, -1),
             self.rasters,
+            self.counted,
         )
 
 
@@ -234,6 +269,8 @@ class Units:
         Draws initial membranes, sample after sample, the same on every chip.
     rasters : bool
         Record the spikes of each chip's sample 0.
+    counted : int
+        As of :class:`Synapses`.
 
     Attributes
     ----------
@@ -253,6 +290,7 @@ class Units:
         signal: np.ndarray,
         starts: np.random.Generator,
         rasters: bool = False,
+        counted: int = 0,
     ) -> None:
         self.units, self.layer, self.signal, self.starts = list(units), layer, signal, starts
         first, (copies, steps, _) = units[0], signal.shape
@@ -271,6 +309,7 @@ class Units:
         self.by_neuron = np.zeros(len(units) * first.neurons, dtype=np.int64)
         shape = (len(units), steps * self.presentation_steps, first.neurons)
         self.rasters = np.zeros(shape, np.uint8) if rasters else None
+        self.counted = np.zeros((len(units), counted, steps, first.neurons), np.uint16)
         self.step, self.entering = 0, self.z
         self.injected = self._injected(0)
         self.shown = self.injected.copy()
@@ -301,6 +340,7 @@ class Units:
         self.answer = decay * self.answer + (1.0 - decay) * (own @ self.decoders)
         self.by_neuron += np.bincount(column, minlength=len(self.by_neuron))
         self.counts[:, presentation] += np.diff(ends)
+        count(self.counted, self.samples, presentation, neuron, ends)
         if self.rasters is not None:
             for chip, first in enumerate(range(0, copies, self.samples)):
                 self.rasters[chip, self.step, neuron[ends[first] : ends[first + 1]]] = 1
@@ -337,4 +377,5 @@ class Units:
             self.counts.reshape(len(self.units), self.samples, -1),
             self.by_neuron.reshape(len(self.units), -1),
             self.rasters,
+            self.counted,
         )

@@ -34,6 +34,7 @@ def make_run(
     synops: int,
     saturations: Mapping[str, int],
     rasters: Mapping[str, np.ndarray],
+    counts: Mapping[str, np.ndarray],
     record: bool,
     seed: int,
     wall_seconds: float,
@@ -47,7 +48,7 @@ def make_run(
     target : str
     network : SpikingNetwork
     m, h, y : ndarray, shape (samples, steps, states | units | n_out)
-    events, synops, saturations, rasters, seed, wall_seconds
+    events, synops, saturations, rasters, counts, seed, wall_seconds
         As in :class:`targets.base.Run`.
     record : bool
         Whether states were requested.
@@ -72,6 +73,7 @@ def make_run(
         seed=seed,
         states=States.of_reals(m, h, y) if record else None,
         rasters=rasters,
+        counts={name: values for name, values in counts.items() if len(values)},
         notes=_notes(network),
         settings=_settings(network, version, codegen),
     )
@@ -223,7 +225,8 @@ class Brian2Target:
             When there is no chip, or two chips differ in more than mismatch and weights.
         """
         start = time.perf_counter()
-        whole = Batch.joined(list(self._batches(chips, inputs, seed, progress)))
+        recorded = len(inputs) if record else 0
+        whole = Batch.joined(list(self._batches(chips, inputs, seed, progress, recorded)))
         seconds = (time.perf_counter() - start) / len(chips)
         return [
             self._run_of(network, whole, chip, record=record, seed=seed, wall_seconds=seconds)
@@ -246,7 +249,7 @@ class Brian2Target:
                 yield from self._runner(network, inputs, seed, progress).parts(record)
             return
         done, start = 0, time.perf_counter()
-        for batch in self._batches([network], inputs, seed, progress):
+        for batch in self._batches([network], inputs, seed, progress, record):
             recorded, seconds = done < record, time.perf_counter() - start
             yield self._run_of(network, batch, 0, record=recorded, seed=seed, wall_seconds=seconds)
             done, start = done + batch.y.shape[1], time.perf_counter()
@@ -257,6 +260,7 @@ class Brian2Target:
         inputs: np.ndarray,
         seed: int,
         progress: Progress | None,
+        record: int,
     ) -> Iterator[Batch]:
         for number, network in enumerate(chips):
             check_supported(self, network)
@@ -266,7 +270,7 @@ class Brian2Target:
         inputs = check_inputs(inputs, chips[0].n_in)
         seed = check_integer("seed", seed, 0, 2**32 - 1)
         samples, steps, _ = inputs.shape
-        work = Pipeline(chips, samples, steps, seed, progress)
+        work = Pipeline(chips, samples, steps, seed, progress, record)
         size = _batch_samples(chips)
         with _failures():
             for first in range(0, samples, size):
@@ -298,6 +302,7 @@ class Brian2Target:
             synops=int(batch.synops[chip]),
             saturations={name: int(counts[chip]) for name, counts in batch.beyond.items()},
             rasters={name: rasters[chip] for name, rasters in batch.rasters.items()},
+            counts={name: counted[chip] for name, counted in batch.counted.items()},
             record=record,
             seed=seed,
             wall_seconds=wall_seconds,

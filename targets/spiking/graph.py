@@ -20,7 +20,7 @@ from lmu_deploy.core.progress import Progress
 from lmu_deploy.core.spiking.chip import CALIBRATION_MARGIN
 from lmu_deploy.core.spiking.graph import AnalogNetwork, Ensemble, LoihiGraph, SpikingGraph
 from lmu_deploy.core.validation import check_inputs, check_integer
-from targets.base import LARGEST_RASTER, Run, States, flat_frames
+from targets.base import LARGEST_RASTER, Run, States, flat_frames, samples_counted
 
 _NEURONS_AT_ONCE = 500_000
 _MOST_SAMPLES = 128
@@ -41,6 +41,10 @@ class Stage:
         Draw initial membranes, sample after sample, and noise.
     rasters : bool
         Record the spikes of sample 0.
+    first : int
+        Number of its first sample.
+    counted : bool
+        Count the spikes of every neuron in the first samples.
     """
 
     graph: Any
@@ -52,6 +56,8 @@ class Stage:
     starts: Mapping[str, np.random.Generator]
     noise: Mapping[str, np.random.Generator]
     rasters: bool
+    first: int = 0
+    counted: bool = False
 
     @property
     def senders(self) -> dict[str, int]:
@@ -78,6 +84,8 @@ class Activity:
         Events of all samples.
     rasters : mapping of sender to ndarray, shape (chip steps, neurons), uint8
         Events of sample 0.
+    counted : mapping of sender to ndarray, shape (first samples, steps, neurons), uint16
+        Events of every neuron in every presentation.
     saturations : mapping of place to int
         Values that did not fit their register or message.
     """
@@ -87,6 +95,7 @@ class Activity:
     counts: dict[str, np.ndarray] = field(default_factory=dict)
     by_neuron: dict[str, np.ndarray] = field(default_factory=dict)
     rasters: dict[str, np.ndarray] = field(default_factory=dict)
+    counted: dict[str, np.ndarray] = field(default_factory=dict)
     saturations: dict[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -103,6 +112,9 @@ class Activity:
             found.by_neuron[name] = np.zeros(neurons, np.int64)
             if stage.rasters and neurons * chip_steps <= LARGEST_RASTER:
                 found.rasters[name] = np.zeros((chip_steps, neurons), np.uint8)
+            kept = min(samples_counted(stage.steps, neurons) - stage.first, stage.samples)
+            if stage.counted and kept > 0:
+                found.counted[name] = np.zeros((kept, stage.steps, neurons), np.uint16)
         return found
 
     def count(self, name: str, fired: np.ndarray, step: int, chip_step: int) -> None:
@@ -111,6 +123,8 @@ class Activity:
         self.by_neuron[name] += fired.sum(axis=0)
         if name in self.rasters:
             self.rasters[name][chip_step] = fired[0]
+        if name in self.counted:
+            self.counted[name][:, step] += fired[: len(self.counted[name])]
 
 
 Simulate = Callable[[Stage], Activity]
@@ -181,17 +195,17 @@ class GraphRunner:
     def run(self, record: bool) -> Run:
         """Return the run of all samples."""
         start = time.perf_counter()
-        parts = list(self._batches())
+        parts = list(self._batches(len(self.inputs) if record else 0))
         return self._run(parts, record, time.perf_counter() - start)
 
     def parts(self, record: int) -> Iterator[Run]:
         """Yield the runs of batches, whose states are kept for so many first samples."""
         done, start = 0, time.perf_counter()
-        for batch in self._batches():
+        for batch in self._batches(record):
             yield self._run([batch], done < record, time.perf_counter() - start)
             done, start = done + len(batch.y), time.perf_counter()
 
-    def _batches(self) -> Iterator[_Batch]:
+    def _batches(self, record: int) -> Iterator[_Batch]:
         graph, samples = self.graph, len(self.inputs)
         names = [each.name for each in graph.ensembles]
         starts = {n: np.random.default_rng([self.seed, i]) for i, n in enumerate(names)}
@@ -204,7 +218,17 @@ class GraphRunner:
                 values = host.currents((*ensembles, *probes))
                 steps = next(iter(values.values())).shape[1]
                 stage = Stage(
-                    graph, ensembles, probes, values, len(inputs), steps, starts, noise, first == 0
+                    graph,
+                    ensembles,
+                    probes,
+                    values,
+                    len(inputs),
+                    steps,
+                    starts,
+                    noise,
+                    rasters=first == 0,
+                    first=first,
+                    counted=first < record and isinstance(graph, SpikingGraph),
                 )
                 done = self.run_stage(stage)
                 activities.append(done)
@@ -241,6 +265,10 @@ class GraphRunner:
             seed=self.seed,
             states=states,
             rasters=batches[0].rasters,
+            counts={
+                name: np.concatenate([b.counted[name] for b in batches if name in b.counted])
+                for name in batches[0].counted
+            },
             notes=notes(graph, y.shape[1]),
             settings={**_settings(graph), **self.settings},
         )
@@ -256,6 +284,7 @@ class _Batch:
         self.counts = {n: c for each in stages for n, c in each.counts.items()}
         self.by_neuron = {n: c for each in stages for n, c in each.by_neuron.items()}
         self.rasters = {n: r for each in stages for n, r in each.rasters.items()}
+        self.counted = {n: c for each in stages for n, c in each.counted.items()}
         self._drives = {n: d for each in stages for n, d in each.drives.items()}
         reads = {n: d for each in stages for n, d in each.read.items()}
         self.y = host[graph.host.output]

@@ -213,6 +213,7 @@ class Brian2CppTarget(InOnePart):
             synops=sum(outcome.synops for outcome in outcomes.values()),
             saturations=dict(answers.beyond),
             rasters={n: o.raster for n, o in outcomes.items() if len(o.raster)},
+            counts={},
             record=record,
             seed=seed,
             wall_seconds=wall_seconds,
