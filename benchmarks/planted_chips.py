@@ -457,25 +457,38 @@ GRAPH_KINDS: dict[str, PlantGraph] = {
 }
 
 
+@dataclass
+class Spikes:
+    """Recorded spikes: those of sample 0, and how often every neuron spiked in all samples."""
+
+    rasters: dict[str, np.ndarray]
+    counts: dict[str, np.ndarray]
+
+
 def record_graph(
     planted: PlantedGraph, inputs: np.ndarray, seed: int
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Run a graph with its fault; return states and drives, and the spikes of sample 0."""
+) -> tuple[dict[str, np.ndarray], Spikes]:
+    """Run a graph with its fault; return states and drives, and the spikes."""
     run = get_target("spiking").run(planted.network, inputs, record=True, seed=seed)
     assert run.states is not None
     parts = dict(run.states.parts)
-    return parts if planted.recorded is None else planted.recorded(parts), dict(run.rasters)
+    parts = parts if planted.recorded is None else planted.recorded(parts)
+    return parts, Spikes(dict(run.rasters), dict(run.counts))
 
 
-def record(
-    planted: PlantedChip, inputs: np.ndarray, seed: int
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Run a chip with its fault; return the states, and the spikes of sample 0."""
+def record(planted: PlantedChip, inputs: np.ndarray, seed: int) -> tuple[np.ndarray, Spikes]:
+    """Run a chip with its fault; return the states, and the spikes."""
     spikes: dict[str, list[np.ndarray]] = {}
+    counts: dict[str, np.ndarray] = {}
+    hold = planted.network.steps_per_presentation
 
     def observe(number: int, _: np.ndarray, fired: np.ndarray) -> None:
         place = str(planted.network.place(number, "memory"))
-        spikes.setdefault(place, []).append(fired[0].reshape(-1).copy())
+        sample = spikes.setdefault(place, [])
+        rows = fired.reshape(len(fired), -1)
+        counted = np.zeros((len(rows), inputs.shape[1], rows.shape[1]), np.uint16)
+        counts.setdefault(place, counted)[:, len(sample) // hold] += rows
+        sample.append(rows[0].copy())
 
     network = planted.network
     layers = [n for n, memory in enumerate(network.memories) if memory is not None]
@@ -483,4 +496,4 @@ def record(
     m = np.concatenate(run.m, axis=2)
     if planted.recorded is not None:
         m = planted.recorded(m)
-    return m, {name: np.array(found, np.uint8) for name, found in spikes.items()}
+    return m, Spikes({name: np.array(found, np.uint8) for name, found in spikes.items()}, counts)

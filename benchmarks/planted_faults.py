@@ -214,7 +214,8 @@ def in_chips(kept: Kept, faults: int, seed: int) -> Counts:
         m, spikes = record(fault, inputs, seed + number)
         healthy, _ = record(PlantedChip(network, []), inputs, seed + number)
         with_spikes = kind.startswith("neuron") or number // len(CHIP_KINDS) % 2 == 0
-        found = replay_chip(network, inputs, m, spikes if with_spikes else None, seed=number)
+        given = (spikes.rasters, number, spikes.counts) if with_spikes else (None, number)
+        found = replay_chip(network, inputs, m, *given)
         assert found is not None
         green = found.largest <= 1.0 and not found.blind
         return fault.places, bool((m != healthy).any()), green, found.faults
@@ -233,7 +234,8 @@ def in_graphs(kept: Kept, faults: int, seed: int) -> Counts:
         healthy, _ = record_graph(PlantedGraph(graph, []), inputs, seed + number)
         rounds = number // (len(GRAPH_KINDS) * len(networks))  # each network both with and without
         with_spikes = kind.startswith("neuron") or rounds % 2 == 0
-        found = replay_graph(graph, inputs, parts, spikes if with_spikes else None, seed=number)
+        given = (spikes.rasters, number, spikes.counts) if with_spikes else (None, number)
+        found = replay_graph(graph, inputs, parts, *given)
         assert found is not None
         green = found.largest <= 1.0 and not found.blind
         changed = any((values != healthy[place]).any() for place, values in parts.items())
@@ -255,20 +257,22 @@ def healthy(kept: Kept, networks: int, seed: int) -> Counter[str]:
             if n % 5 == 4:
                 graph, inputs = drawn_graph(number)
                 found["graphs of neurons"] += 1
-                parts, rasters = record_graph(PlantedGraph(graph, []), inputs, number)
+                parts, spikes = record_graph(PlantedGraph(graph, []), inputs, number)
                 both = [
-                    replay_graph(graph, inputs, parts, some, seed=number + 1)
-                    for some in (rasters, None)
+                    replay_graph(graph, inputs, parts, *given)
+                    for given in ((spikes.rasters, number + 1, spikes.counts), (None, number + 1))
                 ]
                 found["graphs called different"] += any(each.largest > 1.0 for each in both if each)
+                found["graphs undecided, with spikes"] += bool(both[0].blind)
                 continue
             if n % 5 == 3:
                 chip, inputs = drawn_chip(number)
                 found["analog chips"] += 1
                 m, spikes = record(PlantedChip(chip, []), inputs, number)
-                about = replay_chip(chip, inputs, m, spikes, seed=number + 1)
+                about = replay_chip(chip, inputs, m, spikes.rasters, number + 1, spikes.counts)
                 assert about is not None
                 found["chips called different"] += about.largest > 1.0
+                found["chips undecided, with spikes"] += bool(about.blind)
                 continue
             network, inputs = drawn(number)
         except InputError:

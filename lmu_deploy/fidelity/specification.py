@@ -182,9 +182,9 @@ def _examine_chip(
     inputs = inputs[: len(states.y)]
     if isinstance(network, SpikingNetwork):
         m = states.m if states.m.size else _first_memories(network, states.parts)
-        found = replay_chip(network, inputs, m, run.rasters)
+        found = replay_chip(network, inputs, m, run.rasters, counts=run.counts)
     else:
-        found = replay_graph(network, inputs, states.parts, run.rasters)
+        found = replay_graph(network, inputs, states.parts, run.rasters, counts=run.counts)
     if found is None:
         return None
     others = [] if found.faults else _beside_chip(run, states, network, inputs)

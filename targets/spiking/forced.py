@@ -28,11 +28,11 @@ Change = dict[int, np.ndarray]
 Source = tuple[str, int, int]
 """A population of a link ("column"), a row of its weights ("row"), or a feature of a current
 ("channel"), with the numbers of link or current, and its own."""
-
 Fire = Callable[[np.ndarray], np.ndarray]
 """Takes drives (copies, size) and returns spikes (copies, size, neurons)."""
 FireAll = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 """Takes the drives of all ensembles by place, and returns the spikes of all senders."""
+Starts = Mapping[str, np.ndarray] | None
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,15 @@ class Moved:
         Likewise of each row of weights, in the drives of its channel.
     filtered : list of ndarray, shape (copies, steps, populations, neurons)
         Spikes behind the synapse.
+    counts : ndarray, shape (copies, steps, size, neurons), uint16
+        Spikes of each neuron of all copies in every presentation; empty without neurons.
     """
 
     x: np.ndarray
     sent: list[np.ndarray]
     rows: list[np.ndarray]
     filtered: list[np.ndarray]
+    counts: np.ndarray
 
     def of(self, copy: int, samples: int) -> Moved:
         """Return one copy of all samples."""
@@ -118,7 +121,7 @@ class Moved:
 
     def _changed(self, change: Fire) -> Moved:
         parts = ([change(each) for each in part] for part in (self.sent, self.rows, self.filtered))
-        return Moved(change(self.x), *parts)
+        return Moved(change(self.x), next(parts), next(parts), next(parts), self.counts)
 
 
 class Forced:
@@ -192,7 +195,6 @@ class Forced:
         network : SpikingNetwork
             With linear synapses.
         number : int
-            Of the layer.
         u : ndarray, shape (samples, steps, channels)
             Inputs of the memory.
         x : ndarray, shape (samples, steps, states)
@@ -351,22 +353,9 @@ class Forced:
         return found
 
     def neurons(self, copies: int, seed: Sequence[int], noise: float = 1.0) -> Fire:
-        """Start the specified neurons, with membranes and noise of their own.
-
-        Parameters
-        ----------
-        copies : int
-        seed : sequence of int
-        noise : float
-            Factor of the specified noise.
-        """
+        """Start copies of the specified neurons, with so many times their noise."""
         assert self.block is not None
-        populations = self.block.populations
-        if noise != 1.0:
-            own = populations.noise_factors
-            factors = np.ones(populations.encoders.shape) if own is None else own
-            populations = replace(populations, noise_factors=noise * factors)
-        block = replace(self.block, populations=populations)
+        block = replace(self.block, populations=self.block.populations.noisier(noise))
         rng = np.random.default_rng([*seed, copies])
         return VirtualDevice(self.network.device).start(block, copies, rng).step
 
@@ -386,7 +375,9 @@ def _name(source: str, direct: bool, slow: bool) -> str:
     return f"direct {name}" if direct and slow and source != ONE else name
 
 
-def move(ensembles: Sequence[Forced], copies: int, fire: FireAll) -> list[Moved]:
+def move(
+    ensembles: Sequence[Forced], copies: int, fire: FireAll, starts: Starts = None
+) -> list[Moved]:
     """Compute the drives at the end of every presentation from those at its beginning.
 
     Parameters
@@ -396,14 +387,20 @@ def move(ensembles: Sequence[Forced], copies: int, fire: FireAll) -> list[Moved]
     copies : int
         Copies of each sample, one behind all samples of the other.
     fire : FireAll
+    starts : mapping of place to ndarray, shape (copies, steps, size), optional
+        Drives like `Forced.before` in place of recorded ones; ensembles without any are not set to
+        drives. Who moved the drives is not returned then.
     """
-    motions = [_Motion(each, copies) for each in ensembles]
+    motions = [_Motion(each, copies, starts) for each in ensembles]
+    counts = {m.forced.place: m.moved.counts for m in motions if m.forced.block is not None}
     for t in range(ensembles[0].x.shape[1]):
         for motion in motions:
             motion.begin(t)
         for _ in range(ensembles[0].parts):
             spikes = fire({each.forced.place: each.total for each in motions})
             given = {name: s.astype(np.float32) for name, s in spikes.items()}
+            for name in counts.keys() & spikes.keys():
+                counts[name][:, t] += spikes[name]
             for motion in motions:
                 motion.advance(given)
         for motion in motions:
@@ -414,24 +411,26 @@ def move(ensembles: Sequence[Forced], copies: int, fire: FireAll) -> list[Moved]
 class _Motion:
     """Synapses of an ensemble on their way through a presentation."""
 
-    def __init__(self, forced: Forced, copies: int) -> None:
-        self.forced, self.copies = forced, copies
+    def __init__(self, forced: Forced, copies: int, starts: Starts) -> None:
+        self.forced, self.copies, self.kept = forced, copies, starts is None
+        own = {forced.place: np.tile(forced.before, (copies, 1, 1))} if forced.recorded else {}
+        self.before = (own if starts is None else starts).get(forced.place)
         samples, steps, size = forced.x.shape
         self.shape = copies * samples, forced.channels, forced.order
         self.x, self.fast = np.zeros((self.shape[0], size)), np.zeros((self.shape[0], size))
-        self.sent, self.rows = list[np.ndarray](), list[np.ndarray]()
-        self.filtered = list[np.ndarray]()
+        self.sent, self.rows, self.filtered = (list[np.ndarray]() for _ in range(3))
         into: list[list[np.ndarray]] = [[], [], []]
-        for link in forced.links:
+        for link in forced.links if self.kept else ():
             populations, neurons, reached = link.weights.shape
             shapes = (populations, reached), (size, forced.order), (populations, neurons)
-            for name, shape in zip(("sent", "rows", "filtered"), shapes, strict=True):
+            for found, name, shape in zip(into, ("sent", "rows", "filtered"), shapes, strict=True):
                 kind = np.float32 if name == "filtered" else float
                 getattr(self, name).append(np.zeros((self.shape[0], *shape), kind))
-            for found, shape in zip(into, shapes, strict=True):
-                kind = np.float32 if found is into[2] else float
                 found.append(np.empty((self.shape[0], steps, *shape), kind))
-        self.moved = Moved(np.empty((self.shape[0], steps, size)), *into)
+        neurons = 0 if forced.block is None else forced.block.populations.neurons
+        counts = np.zeros((self.shape[0], steps, size, neurons), np.uint16)
+        x = np.empty((self.shape[0], steps, size))
+        self.moved = Moved(x, into[0], into[1], into[2], counts)
         self.direct = self.entering = np.zeros(0)
         self.start = dict[int, tuple[np.ndarray, np.ndarray]]()
 
@@ -442,11 +441,11 @@ class _Motion:
 
     def begin(self, t: int) -> None:
         """Start a presentation from what was recorded, less what the fast synapses hold."""
-        given = self.forced.direct, self.forced.entering, self.forced.before
-        self.direct, self.entering, before = (np.tile(v[:, t], (self.copies, 1)) for v in given)
-        if self.forced.recorded:
-            self.x = before - self.fast
-        for number, link in enumerate(self.forced.links):
+        given = self.forced.direct, self.forced.entering
+        self.direct, self.entering = (np.tile(v[:, t], (self.copies, 1)) for v in given)
+        if self.before is not None:
+            self.x = self.before[:, t] - self.fast
+        for number, link in enumerate(self.forced.links if self.kept else ()):
             self.filtered[number][:] = 0.0
             if link.fast:
                 self.start[number] = self.sent[number].copy(), self.rows[number].copy()
@@ -464,6 +463,10 @@ class _Motion:
             given = fired.swapaxes(0, 1).astype(float) @ link.weights
             given = given.swapaxes(0, 1)  # (copies, populations, reached)
             grouped = len(given), of.channels, -1, order
+            drive = given.reshape(grouped).sum(axis=2) if link.local else given.sum(axis=1)
+            pushes[link.fast] += drive.reshape(pushes[link.fast].shape)
+            if not self.kept:
+                continue
             if link.fast:
                 self.sent[number] *= a
                 self.rows[number] *= a
@@ -475,14 +478,11 @@ class _Motion:
                 by_channel = self.sent[number].reshape(*given.shape[:2], of.channels, 1, order)
                 self.sent[number] = (by_channel @ step).reshape(given.shape)
             self.sent[number] += (1.0 - a) * given
-            drive = given.reshape(grouped).sum(axis=2) if link.local else given.sum(axis=1)
-            drive = drive.reshape(self.shape)
             if not link.fast:
                 rows = self.rows[number].reshape(len(given), of.channels, order, order)
                 self.rows[number] = (rows @ step).reshape(self.rows[number].shape)
             rows = self.rows[number].reshape(len(given), of.channels, order, order)
-            rows[..., diagonal, diagonal] += (1.0 - a) * drive
-            pushes[link.fast] += drive.reshape(pushes[link.fast].shape)
+            rows[..., diagonal, diagonal] += (1.0 - a) * drive.reshape(self.shape)
             kept = self.filtered[number]
             kept *= np.float32(a)
             kept += np.float32(1.0 - a) * fired
@@ -493,7 +493,7 @@ class _Motion:
         """Store the end of a presentation."""
         self.moved.x[:, t] = self.total
         kept = self.forced.decay**self.forced.parts
-        for number in range(len(self.forced.links)):
+        for number in range(len(self.filtered)):
             sent, rows = self.start.get(number, (0.0, 0.0))
             self.moved.sent[number][:, t] = self.sent[number] - kept * sent
             self.moved.rows[number][:, t] = self.rows[number] - kept * rows

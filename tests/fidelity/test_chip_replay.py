@@ -55,8 +55,9 @@ def replayed(
     chip: SpikingNetwork, planted: object, spikes: bool = True, seed: int = 9
 ) -> ChipFindings:
     """Run a chip with a fault, and replay its recording against the healthy one."""
-    m, rasters = planted_chips.record(planted, INPUTS[24:30], seed)
-    found = replay_chip(chip, INPUTS[24:30], m, rasters if spikes else None)
+    m, of = planted_chips.record(planted, INPUTS[24:30], seed)
+    given = (of.rasters, 0, of.counts) if spikes else ()
+    found = replay_chip(chip, INPUTS[24:30], m, *given)
     assert found is not None
     return found
 
@@ -108,7 +109,7 @@ def test_a_healthy_chip_has_no_statement(chip: SpikingNetwork, seed: int) -> Non
     found = replayed(chip, planted_chips.PlantedChip(chip, []), seed=seed)
     assert found.largest < 1.0 and not found.beyond and not found.faults
     assert found.samples == 6 and found.steps == 8
-    assert found.values == 6 * 8 * 6 + 6 * 24
+    assert found.values == 6 * 8 * 6 + 6 * 24 + 6 * 24
 
 
 def test_the_spikes_of_brian2_give_its_states(chip: SpikingNetwork) -> None:
@@ -136,18 +137,26 @@ def test_a_second_layer_is_replayed_from_what_the_first_recorded() -> None:
     )
     second = network.memories[1]
     assert second is not None
-    m, rasters = planted_chips.record(planted_chips.PlantedChip(network, []), INPUTS[24:30], 3)
-    healthy = replay_chip(network, INPUTS[24:30], m, rasters)
+    m, of = planted_chips.record(planted_chips.PlantedChip(network, []), INPUTS[24:30], 3)
+    healthy = replay_chip(network, INPUTS[24:30], m, of.rasters, counts=of.counts)
     assert healthy is not None and healthy.largest < 1.0
     weights = second.weights.copy()
     weights[1, 2] *= -1.0
     bad = replace(network, memories=(network.memories[0], replace(second, weights=weights)))
-    m, rasters = planted_chips.record(planted_chips.PlantedChip(bad, []), INPUTS[24:30], 3)
-    found = replay_chip(network, INPUTS[24:30], m, rasters)
+    m, of = planted_chips.record(planted_chips.PlantedChip(bad, []), INPUTS[24:30], 3)
+    found = replay_chip(network, INPUTS[24:30], m, of.rasters, counts=of.counts)
     assert found is not None
     assert [f.words for f in found.faults] == [
         "Row 5 of the weights of layer1/memory has the wrong sign."
     ]
+
+
+def test_counts_are_those_of_brian2(chip: SpikingNetwork) -> None:
+    """Two simulators count the same spikes, in which the chip follows its file."""
+    run = run_of(chip, chip)
+    _, of = planted_chips.record(planted_chips.PlantedChip(chip, []), INPUTS[24:30], 0)
+    assert (run.counts["layer0/memory"] == of.counts["layer0/memory"]).all()
+    assert get_target("brian2").run(chip, INPUTS[24:25]).counts == {}
 
 
 def run_of(chip: SpikingNetwork, ran: SpikingNetwork) -> Run:
@@ -180,7 +189,7 @@ def test_states_that_would_not_show_more_noise_leave_the_verdict_undecided() -> 
     run, task = run_of(quiet, quiet), Task("signs", "classification", 3, 2, 8, load=lambda: None)
     answers = np.zeros(6, np.int64)
     tones = []
-    for ran in (run, replace(run, rasters={})):
+    for ran in (run, replace(run, rasters={}, counts={})):
         found = judge(ran, None, task, answers, network=quiet, inputs=INPUTS[24:30])
         specified = found.specification
         assert specified is not None and specified.equal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from lmu_deploy.fidelity.gate import _check_equal, judged
 from lmu_deploy.fidelity.judge import judge
 from lmu_deploy.fidelity.replay.chip_replay import ChipFindings, replay_graph
 from lmu_deploy.fidelity.specification import examine
+from lmu_deploy.fidelity.store import Parts
+from lmu_deploy.fidelity.streaming import run_streamed
 from lmu_deploy.report import wording
 from lmu_deploy.tasks.base import Task
 from targets.base import Run, get_target
@@ -27,6 +30,7 @@ from targets.spiking.forced import Forced, move
 
 INPUTS = np.cumsum(np.random.default_rng(1).normal(size=(60, 8, 3)), axis=1).clip(-2, 2) / 2
 TEST = INPUTS[40:48]
+LONG = np.cumsum(np.random.default_rng(3).normal(size=(8, 24, 3)), axis=1).clip(-2, 2) / 2
 CHIP = {
     "units": "chip",
     "neurons_per_state": 16,
@@ -77,13 +81,18 @@ def graph() -> SpikingGraph:
     return made(two_blocks("tanh"))
 
 
-def run_of(graph: SpikingGraph, target: str = "spiking", seed: int = 9) -> Run:
-    return get_target(target).run(graph, TEST, record=True, seed=seed)
+def run_of(
+    graph: SpikingGraph, target: str = "spiking", seed: int = 9, inputs: np.ndarray = TEST
+) -> Run:
+    return get_target(target).run(graph, inputs, record=True, seed=seed)
 
 
-def replayed(graph: SpikingGraph, run: Run, spikes: bool = True) -> ChipFindings:
+def replayed(
+    graph: SpikingGraph, run: Run, spikes: bool = True, inputs: np.ndarray = TEST
+) -> ChipFindings:
     assert run.states is not None
-    found = replay_graph(graph, TEST, run.states.parts, run.rasters if spikes else None)
+    given = (run.rasters, 0, run.counts) if spikes else ()
+    found = replay_graph(graph, inputs, run.states.parts, *given)
     assert found is not None
     return found
 
@@ -91,8 +100,9 @@ def replayed(graph: SpikingGraph, run: Run, spikes: bool = True) -> ChipFindings
 def faulty(graph: SpikingGraph, kind: str, seed: int, spikes: bool) -> tuple[ChipFindings, list]:
     """Plant a fault in a run, and replay its recording against the healthy graph."""
     planted = planted_chips.GRAPH_KINDS[kind](graph, np.random.default_rng(seed))
-    parts, rasters = planted_chips.record_graph(planted, TEST, 9)
-    found = replay_graph(graph, TEST, parts, rasters if spikes else None)
+    parts, of = planted_chips.record_graph(planted, TEST, 9)
+    given = (of.rasters, 0, of.counts) if spikes else ()
+    found = replay_graph(graph, TEST, parts, *given)
     assert found is not None
     return found, planted.places
 
@@ -204,8 +214,109 @@ def test_a_long_recording_of_a_healthy_graph_has_no_statement() -> None:
     chip = made(two_blocks(), calibration="none", membrane_noise=0.0)
     run = get_target("spiking").run(chip, inputs, record=True, seed=1)
     assert run.states is not None
-    found = replay_graph(chip, inputs, run.states.parts)
-    assert found is not None and found.largest < 1.0 and found.steps == 40
+    for given in ((), (run.rasters, 0, run.counts)):
+        found = replay_graph(chip, inputs, run.states.parts, *given)
+        assert found is not None and found.largest < 1.0 and found.steps == 40
+
+
+@pytest.fixture(scope="module")
+def quiet() -> SpikingGraph:
+    """Return a calibrated graph of little noise."""
+    return made(two_blocks(), neurons_per_state=24, neurons_per_unit=24, membrane_noise=0.02)
+
+
+def seen_in_counts_alone(graph: SpikingGraph, bad: SpikingGraph) -> list[str]:
+    """Return the statements on a fault that states and the spikes of a sample do not show."""
+    run = run_of(bad, inputs=LONG)
+    assert run.states is not None
+    without = replay_graph(graph, LONG, run.states.parts, run.rasters)
+    assert without is not None and without.largest < 1.0
+    return [fault.words for fault in replayed(graph, run, inputs=LONG).faults]
+
+
+@pytest.mark.parametrize(("name", "j"), [("m1", 2), ("u1", 2), ("m2", 2), ("u2", 1)])
+def test_counts_of_all_samples_show_ten_times_a_small_noise(
+    quiet: SpikingGraph, name: str, j: int
+) -> None:
+    neurons = quiet[name].populations
+    factors = np.ones(neurons.encoders.shape)
+    factors[j] = 10.0
+    noisy = replace(quiet[name], populations=replace(neurons, noise_factors=factors))
+    words = seen_in_counts_alone(quiet, planted_chips.with_part(quiet, noisy))
+    assert words == [
+        f"Population {j} of {name} does not fire as specified: noise, or other curves."
+    ]
+
+
+@pytest.mark.parametrize("name", ["u1", "m2"])
+def test_counts_of_all_samples_show_a_dead_neuron_that_rarely_spikes(
+    quiet: SpikingGraph, name: str
+) -> None:
+    counts = run_of(quiet, inputs=LONG).counts[name].sum(axis=1).reshape(8, quiet[name].size, -1)
+    rare = (counts[0] == 0) & (counts.sum(axis=0) >= 12) & (counts.sum(axis=0) < 40)
+    j, n = np.argwhere(rare)[0]
+    faults = np.zeros(rare.shape)
+    faults[j, n] = -1.0
+    dead = replace(quiet[name], populations=replace(quiet[name].populations, faults=faults))
+    (words,) = seen_in_counts_alone(quiet, planted_chips.with_part(quiet, dead))
+    assert words.startswith(f"Neuron {n} of population {j} of {name} never spikes, and about ")
+    assert words.endswith(" times are expected in 8 samples.")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_counts_of_a_healthy_quiet_graph_have_no_statement(quiet: SpikingGraph, seed: int) -> None:
+    found = replayed(quiet, run_of(quiet, seed=seed, inputs=LONG), inputs=LONG)
+    assert found.largest < 1.0 and not found.faults and not found.blind
+    neurons = sum(each.populations.encoders.size for each in quiet.ensembles)
+    drives = sum(each.size for each in quiet.parts)
+    assert found.values == 8 * 24 * drives + 2 * neurons
+
+
+def test_too_few_spikes_to_show_more_noise_leave_the_verdict_undecided() -> None:
+    """Of few neurons that spike a few times, ten times a small noise shows in none of these."""
+    chip = made(two_blocks("tanh"), neurons_per_state=12, neurons_per_unit=12, membrane_noise=0.02)
+    for samples, blind in ((1, True), (2, True), (8, False)):
+        inputs = TEST[:samples]
+        found = replayed(chip, run_of(chip, inputs=inputs), inputs=inputs)
+        assert found.largest < 1.0 and bool(found.blind) == blind
+        for words in found.blind:
+            assert words.startswith("The recorded spikes are too few to detect ten times the noise")
+            assert words.endswith(": record more samples.")
+
+
+def test_counts_are_those_of_the_raster_and_of_events(graph: SpikingGraph) -> None:
+    spiking, brian2 = run_of(replace_noise(graph)), run_of(replace_noise(graph), "brian2")
+    for each in graph.ensembles:
+        counts = spiking.counts[each.name]
+        assert counts.shape == (8, 8, each.neurons) and counts.dtype == np.uint16
+        assert (counts == brian2.counts[each.name]).all()
+        assert (counts.sum(axis=2) == spiking.events[each.name]).all()
+        raster = spiking.rasters[each.name].reshape(8, 20, -1)
+        assert (counts[0] == raster.sum(axis=1)).all()
+    assert get_target("spiking").run(graph, TEST[:1]).counts == {}
+
+
+def replace_noise(graph: SpikingGraph) -> SpikingGraph:
+    """Return a graph without noise, which both targets run spike for spike alike."""
+    return replace(graph, device=replace(graph.device, membrane_noise=0.0))
+
+
+@pytest.mark.parametrize("kept", [4, 7, 24])
+def test_counts_of_first_samples_are_kept_when_a_run_is_streamed(
+    graph: SpikingGraph, tmp_path: Path, kept: int
+) -> None:
+    """In parts and from a file, as validate runs targets and keeps what is finished."""
+    inputs = np.concatenate([TEST, TEST, TEST])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("targets.spiking.graph._MOST_SAMPLES", 5)
+        whole = get_target("brian2").run(graph, inputs, record=True)
+        found = run_streamed(get_target("brian2"), graph, inputs, kept)
+    parts = Parts(tmp_path)
+    for run in (found, parts.run(lambda: found), Parts(tmp_path).run(lambda: found)):
+        assert run.counts.keys() == whole.counts.keys()
+        for name, counts in run.counts.items():
+            assert len(counts) == min(kept, 16) and len(whole.counts[name]) == 16
+            assert (counts == whole.counts[name][:kept]).all()
 
 
 def test_recorded_spikes_give_all_drives(graph: SpikingGraph) -> None:
@@ -240,8 +351,8 @@ def test_units_without_recorded_drives_follow_from_what_is_before_them(
     run = run_of(graph)
     assert run.states is not None
     parts = {name: x for name, x in run.states.parts.items() if "/" not in name}
-    for rasters in (None, run.rasters):
-        found = replay_graph(graph, TEST, parts, rasters)
+    for given in ((), (run.rasters,), (run.rasters, 0, run.counts)):
+        found = replay_graph(graph, TEST, parts, *given)
         assert found is not None and found.largest < 1.0
     planted = planted_chips.GRAPH_KINDS["population of a memory: dead"]
     bad = planted(graph, np.random.default_rng(4))

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, poisson
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.metrics import nrmse
 from lmu_deploy.fidelity.measures.statistics import (
+    bennett,
     bootstrap_nrmse,
     bootstrap_nrmse_difference,
     squared_sums,
@@ -73,6 +74,16 @@ def test_difference_is_paired(rng):
     alone_low, alone_high = bootstrap_nrmse(errors, norms)
     assert 0.0 < low < high
     assert high - low < (alone_high - alone_low) / 5
+
+
+@pytest.mark.parametrize("expected", [0.1, 1.0, 20.0, 1e6])
+def test_limit_of_rare_events_holds_for_counts(expected):
+    """Poisson tails are within the bound, and large counts are nearly normal."""
+    for deviations in (2.0, 4.0, 6.0):
+        limit = float(bennett(np.array(expected), np.array(1.0), deviations))
+        assert poisson.sf(np.ceil(expected + limit) - 1, expected) <= np.exp(-0.5 * deviations**2)
+        assert limit >= deviations * expected**0.5
+    assert (limit == pytest.approx(deviations * expected**0.5, rel=0.01)) == (expected == 1e6)
 
 
 def test_one_sample_has_no_interval():

@@ -232,6 +232,12 @@ class Populations(Part):
         if self.faults is not None and not np.all(np.isin(self.faults, (-1.0, 0.0, 1.0))):
             raise InputError("faults must be -1, 0 or 1 throughout.")
 
+    def noisier(self, factor: float) -> Populations:
+        """Return the populations with so many times the membrane noise."""
+        own = self.noise_factors
+        factors = np.ones(self.encoders.shape) if own is None else own
+        return self if factor == 1.0 else replace(self, noise_factors=factor * factors)
+
     @property
     def states(self) -> int:
         """Number of states, which is the number of populations."""

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import lambertw, stdtrit
 
 from lmu_deploy.core.errors import InputError
 from lmu_deploy.core.validation import check_integer
@@ -274,3 +274,20 @@ def samples_needed(interval: Callable[[int], Interval], margin: float, samples: 
         middle = (low + high) // 2
         low, high = (low, middle) if decided(middle) else (middle + 1, high)
     return high
+
+
+def bennett(variance: np.ndarray, largest: np.ndarray, deviations: float) -> np.ndarray:
+    """Return the limit of sums of independent terms above their mean (Bennett 1962).
+
+    The terms may be rare and large. The bound on the probability to exceed the limit is as small as
+    that of a normal distribution, :math:`e^{-d^2/2}` at d deviations.
+
+    Parameters
+    ----------
+    variance, largest : ndarray
+        Variances of the sums, and largest terms.
+    deviations : float
+    """
+    size = 0.5 * (deviations * largest) ** 2 / variance  # = (1 + u) log(1 + u) - u
+    u = np.expm1(1.0 + lambertw((size - 1.0) / np.e).real)
+    return np.asarray(variance / largest * u)

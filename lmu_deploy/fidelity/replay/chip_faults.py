@@ -21,9 +21,6 @@ PAIRED = 6
 """Populations and rows of which all pairs are tested."""
 _FLOOR = 1e-4
 """Smallest deviation of a drive, in units of its range."""
-_CERTAIN = 3.0
-"""Deviations by which the expectation of a statistic is beyond its limit where a fault is seen for
-certain."""
 _NOISES = np.concatenate([[0.0], np.geomspace(0.05, 1e9, 80)])
 _ROOM = 1.0 + 1.0 / COPIES
 _SHARED = 0.3
@@ -416,9 +413,12 @@ class Residuals:
             self._shapes[sources] = found
         return self._shapes[sources]
 
-    def seen(self, noisy: Moved, limit: float) -> dict[tuple[str, int], bool]:
-        """Return of which populations the drives would show other noise, by place and number."""
-        found = dict[tuple[str, int], bool]()
+    def noisier(self, noisy: Moved) -> dict[tuple[str, int], np.ndarray]:
+        """Return how other noise of populations shows in the drives, by place and number.
+
+        The largest expected statistic, and the share by which a drive's variance grows.
+        """
+        found = dict[tuple[str, int], np.ndarray]()
         for n, link in enumerate(self.forced.links):
             sent = noisy.sent[n].reshape(self.sent[n].shape)
             for j in range(len(link.weights)):
@@ -429,19 +429,18 @@ class Residuals:
                 for channel, shape in self.shape((("column", n, j),)).items():
                     part = self.change(self.of.parts["column", n, j])[channel]
                     pair = given[channel], plain[channel]
-                    shown = self._largest(channel, shape, pair, part) >= limit + _CERTAIN
-                    key = link.source, j
-                    found[key] = found.get(key, False) or shown
+                    own = self._expected(channel, shape, pair, part)
+                    found[link.source, j] = np.maximum(found.get((link.source, j), 0.0), own)
         return found
 
-    def _largest(
+    def _expected(
         self,
         channel: int,
         shape: tuple[np.ndarray, np.ndarray],
         pair: tuple[np.ndarray, np.ndarray],
         part: np.ndarray,
-    ) -> float:
-        """Return the expected statistic of a population that sends the first of two."""
+    ) -> tuple[float, float]:
+        """Return both of a population that sends the first of two."""
         values, vectors = shape
         shift = pair[0].mean(axis=0) - pair[1].mean(axis=0)
         added = [
@@ -451,11 +450,11 @@ class Residuals:
         squares = (self.copies[..., channel, :] @ vectors) ** 2 @ values
         powers = squares.mean(axis=-1)
         more = np.maximum((added[0] - added[1]).mean(axis=-1), 0.0)
-        growth = np.cbrt(1.0 + more / np.maximum(powers.mean(axis=0), 1e-300))
-        grown = standardized(np.cbrt(powers).mean(axis=0) * growth, np.cbrt(powers))
+        growth = more / np.maximum(powers.mean(axis=0), 1e-300)
+        grown = standardized(np.cbrt(powers).mean(axis=0) * np.cbrt(1.0 + growth), np.cbrt(powers))
         own = (self.copies[..., channel, :] * part).sum(axis=(-2, -1))
         moved = standardized((shift * part).sum(axis=(-2, -1)) + own.mean(axis=0), own)
-        return max(grown, moved)
+        return max(grown, moved), float(growth.mean())
 
     @property
     def excess(self) -> float:

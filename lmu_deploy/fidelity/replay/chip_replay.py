@@ -45,7 +45,17 @@ from lmu_deploy.core.network import LMULayer, LSTMLayer
 from lmu_deploy.core.spiking.graph import SpikingGraph
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from lmu_deploy.fidelity.replay.chip_faults import COPIES, PAIRED, Hypothesis, Residuals
-from lmu_deploy.fidelity.replay.chip_spikes import NeuronTest, Ranked, SynapseTest, best, limit_of
+from lmu_deploy.fidelity.replay.chip_spikes import (
+    CountTest,
+    NeuronTest,
+    Ranked,
+    SynapseTest,
+    best,
+    count_tests,
+    limit_of,
+    seeds_of,
+    start,
+)
 from lmu_deploy.fidelity.replay.integers import MOST_NEURONS, Fault
 from targets.host import HostLayer, run_lstm
 from targets.spiking.forced import Forced, Moved, move
@@ -55,6 +65,11 @@ _MOST_SAMPLES, _UPDATES = 16, 4e7
 """Samples of a replay, and updates of neurons: a few seconds."""
 _NOISIER = 10.0
 """Noise that a recording has to show, in multiples of the specified one."""
+_CERTAIN = 3.0
+"""Deviations by which the expectation of a statistic is beyond its limit where a fault is seen for
+certain."""
+_MATTERS = 1.0
+"""Growth of a drive's variance by noise that a recording of spikes has to show."""
 _WHOLE = 16
 """Most units whose noise is described by one covariance; that of more is one of each alone."""
 _EXPLAINED = 0.15
@@ -112,7 +127,9 @@ class StateTest:
         self, ensembles: Sequence[Forced], seed: int, tests: int = 1, unbiased: bool = False
     ) -> None:
         self.ensembles, self._seed, self._tests = ensembles, seed, tests
-        recorded = zip(ensembles, self._moved(seed), strict=True)
+        self.moved = self._moved(seed)
+        """What the copies of each ensemble do."""
+        recorded = zip(ensembles, self.moved, strict=True)
         self.residuals = [
             Residuals(each, moved, unbiased) for each, moved in recorded if each.uncertain
         ]
@@ -126,17 +143,7 @@ class StateTest:
 
     def _moved(self, seed: int, noise: float = 1.0) -> list[Moved]:
         """Return what copies of all ensembles do."""
-        copies = COPIES * len(self.ensembles[0].x)
-        fires = {
-            each.place: each.neurons(copies, _seeds(seed, number), noise)
-            for number, each in enumerate(self.ensembles)
-            if each.block is not None
-        }
-
-        def fire(drives: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-            return {name: step(drives[name]) for name, step in fires.items()}
-
-        return move(self.ensembles, COPIES, fire)
+        return move(self.ensembles, COPIES, start(self.ensembles, COPIES, seed, noise))
 
     @property
     def size(self) -> float:
@@ -148,25 +155,36 @@ class StateTest:
         """Number of statistics beyond their limit."""
         return int((self.scores > 1.0).sum())
 
-    def unseen(self) -> dict[str, tuple[int, ...]]:
+    def unseen(self, spikes: Mapping[str, CountTest]) -> dict[str, tuple[int, ...]]:
         """Return the populations of which ten times the noise would not be seen, by ensemble.
 
         In copies whose neurons have that noise, what population j sends has another mean and
         another covariance. The statistics of its column then have known expectations, and the fault
-        is seen for certain where one of them is well beyond its limit.
+        is seen for certain where one of them is well beyond its limit. Where spikes were counted,
+        it is not seen if they do not show it either, although it makes a drive noisier.
+
+        Parameters
+        ----------
+        spikes : mapping of place to CountTest
         """
         device = self.ensembles[0].network.device
         if not max(device.membrane_noise, device.threshold_noise):
             return {}
-        moved, seen = self._moved(self._seed + 1, _NOISIER), dict[tuple[str, int], bool]()
-        own = [m for m, each in zip(moved, self.ensembles, strict=True) if each.uncertain]
-        for residuals, noisy in zip(self.residuals, own, strict=True):
-            for key, shown in residuals.seen(noisy, self._limit).items():
-                seen[key] = seen.get(key, False) or shown
-        places = dict.fromkeys(place for (place, _), shown in seen.items() if not shown)
-        return {
-            p: tuple(j for (q, j), shown in seen.items() if q == p and not shown) for p in places
+        moved = dict(zip(self.ensembles, self._moved(self._seed + 1, _NOISIER), strict=True))
+        in_spikes = {
+            e.place: spikes[e.place].shows(m.counts) for e, m in moved.items() if e.place in spikes
         }
+        seen, unseen = dict[tuple[str, int], np.ndarray](), dict[str, tuple[int, ...]]()
+        for residuals in self.residuals:
+            for key, found in residuals.noisier(moved[residuals.forced]).items():
+                seen[key] = np.maximum(seen.get(key, 0.0), found)
+        for (place, j), (largest, growth) in seen.items():
+            hidden = largest < self._limit + _CERTAIN
+            if place in in_spikes:
+                hidden &= not in_spikes[place][j] and growth >= _MATTERS
+            if hidden:
+                unseen[place] = (*unseen.get(place, ()), j)
+        return unseen
 
     def explain(self, synapses_right: Collection[str] = ()) -> list[Fault]:
         """Return what explains the residuals.
@@ -236,17 +254,13 @@ def _hypotheses(residuals: Residuals, synapses_right: bool) -> Iterator[Hypothes
                 yield each
 
 
-def _seeds(seed: int, number: int) -> tuple[int, ...]:
-    """Return the seeds of the copies of an ensemble."""
-    return (seed, number) if number else (seed,)
-
-
 def replay_chip(
     network: SpikingNetwork,
     inputs: np.ndarray,
     m: np.ndarray,
     rasters: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
+    counts: Mapping[str, np.ndarray] | None = None,
 ) -> ChipFindings | None:
     """Predict every recorded state from the one before it, and explain what deviates.
 
@@ -260,6 +274,8 @@ def replay_chip(
         Spikes of sample 0.
     seed : int
         Of the membranes and noise of the copies.
+    counts : mapping of place to ndarray, shape (first samples, steps, neurons), optional
+        Spikes of every neuron in every presentation.
 
     Returns
     -------
@@ -272,7 +288,7 @@ def replay_chip(
     neurons = sum(memory.neurons for memory in network.memories if memory is not None)
     samples, steps = _affordable(neurons * network.steps_per_presentation, m)
     layers = [[each] for each in _layers(network, inputs[:samples, :steps], m[:samples, :steps])]
-    return _replayed(layers, rasters or {}, seed)
+    return _replayed(layers, rasters or {}, counts or {}, seed)
 
 
 def replay_graph(
@@ -281,6 +297,7 @@ def replay_graph(
     parts: Mapping[str, np.ndarray],
     rasters: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
+    counts: Mapping[str, np.ndarray] | None = None,
 ) -> ChipFindings | None:
     """Predict every recorded drive of a graph of neurons, and explain what deviates.
 
@@ -292,7 +309,7 @@ def replay_graph(
         States of memories, the drives of units as ``NAME/drive``, and what the host reads as
         ``NAME/read``. Units without recorded drives follow from those before them. What the host
         sends is known while all that it has read before is recorded.
-    rasters, seed
+    rasters, seed, counts
         As of :func:`replay_chip`.
 
     Returns
@@ -305,13 +322,15 @@ def replay_graph(
         return None
     samples, steps = _affordable(graph.neurons * graph.steps_per_presentation, known[0])
     found = list(_stages(graph, inputs[:samples], parts, steps))
-    tests = sum(1 + 2 * sum(each.block is not None for each in stage) for stage in found)
-    return _replayed(found, rasters or {}, seed, tests)
+    with_neurons = sum(each.block is not None for stage in found for each in stage)
+    tests = len(found) + 2 * with_neurons * (1 + bool(counts))
+    return _replayed(found, rasters or {}, counts or {}, seed, tests)
 
 
 def _replayed(
     groups: Sequence[Sequence[Forced]],
     rasters: Mapping[str, np.ndarray],
+    counts: Mapping[str, np.ndarray],
     seed: int,
     shared: int = 1,
 ) -> ChipFindings | None:
@@ -319,7 +338,7 @@ def _replayed(
 
     `shared` is the number of tests that share the rate of false alarms.
     """
-    tests = list[SynapseTest | NeuronTest | StateTest]()
+    tests = list[SynapseTest | NeuronTest | StateTest | CountTest]()
     faults, values, blind = list[Fault](), 0, list[str]()
     for group in groups:
         right, counted, before = set[str](), set[str](), len(faults)
@@ -333,7 +352,7 @@ def _replayed(
                 continue
             right.add(forced.place)
             if forced.block is not None and forced.place in rasters:
-                raster, seeds = rasters[forced.place], _seeds(seed, number)
+                raster, seeds = rasters[forced.place], seeds_of(seed, number)
                 neurons = NeuronTest(forced, synapses.states, raster, seeds, shared)
                 tests.append(neurons)
                 counted.add(forced.place)
@@ -343,13 +362,26 @@ def _replayed(
         if len(faults) > before or not tried:  # spikes are the sharper test
             continue
         states = StateTest(group, seed, shared, unbiased=shared > 1)
-        tests.append(states)
-        values += sum(each.x.size for each in tried)
-        if states.size > 1.0:
-            faults += states.explain(right)
+        spikes = count_tests(group, states.moved, counts, seed + 2, shared)
+        tests += [states, *spikes]
+        values += sum(each.x.size for each in tried) + sum(each.scores.size for each in spikes)
+        most = max((each.size for each in spikes), default=0.0)
+        if max(most, states.size) > 1.0:
+            sure = right.issuperset(each.place for each in tried)
+            if most > 1.0 and (sure or most > states.size):
+                for each in sorted(spikes, key=lambda test: -test.size):
+                    faults += each.explain() if each.size > 1.0 else []
+            else:
+                faults += states.explain(right)
             continue
-        unseen = {} if counted.issuperset(each.place for each in group) else states.unseen()
-        blind += [_blind(place, of) for place, of in unseen.items() if place not in counted]
+        by_place = {each.forced.place: each for each in spikes}
+        counted -= by_place.keys()
+        unseen = {} if counted.issuperset(each.place for each in group) else states.unseen(by_place)
+        blind += [
+            _blind(place, of, place in by_place)
+            for place, of in unseen.items()
+            if place not in counted
+        ]
     if not tests:
         return None
     if len(groups[0]) > 1 and (whole := _several(tests)) is not None:
@@ -366,31 +398,33 @@ def _replayed(
     )
 
 
-def _several(tests: Sequence[SynapseTest | NeuronTest | StateTest]) -> Fault | None:
+def _several(tests: Sequence[SynapseTest | NeuronTest | StateTest | CountTest]) -> Fault | None:
     """Return the statement on a recording of spikes in which most ensembles deviate."""
     synapses = [test for test in tests if isinstance(test, SynapseTest) and test.forced.links]
     wrong = [test for test in synapses if test.size > 1.0 and test.explain()[0].kind == "row"]
     if len(wrong) > max(1.0, len(synapses) / 2):
         what = f"The synapses of {len(wrong)} of {len(synapses)} ensembles do not follow the file"
         return Fault("chip", "", (), f"{_SEVERAL.format(what)}, or of another calibration.")
-    neurons = [test for test in tests if isinstance(test, NeuronTest)]
-    total = sum(len(test.powers) for test in neurons)
-    deviating = [int(test.deviating.sum()) for test in neurons]
-    if sum(each > 0 for each in deviating) < 2 or sum(deviating) < max(3.0, total / 4):
-        return None
-    what = f"{sum(deviating)} of {total} populations do not fire as specified"
-    return Fault("chip", "", (), f"{_SEVERAL.format(what)}.")
+    for kind in (NeuronTest, CountTest):
+        neurons = [test for test in tests if isinstance(test, kind)]
+        total = sum(len(test.powers) for test in neurons)
+        deviating = [int(test.deviating.sum()) for test in neurons]
+        if sum(each > 0 for each in deviating) > 1 and sum(deviating) >= max(3.0, total / 4):
+            what = f"{sum(deviating)} of {total} populations do not fire as specified"
+            return Fault("chip", "", (), f"{_SEVERAL.format(what)}.")
+    return None
 
 
-def _blind(place: str, populations: tuple[int, ...]) -> str:
-    """Return the statement on noise that states alone do not show."""
+def _blind(place: str, populations: tuple[int, ...], spikes: bool) -> str:
+    """Return the statement on noise that states, or spikes too, do not show."""
     numbers = ", ".join(map(str, populations[:MOST_NEURONS]))
     more = len(populations) - MOST_NEURONS
     which = f"population {numbers}" if len(populations) == 1 else f"populations {numbers}"
     which += f" and {more:,} more" if more > 0 else ""
+    what, also = ("spikes", "") if spikes else ("states", "the spikes of a sample, or ")
     return (
-        f"The recorded states are too few to detect ten times the noise in {which} of {place}: "
-        "record the spikes of a sample, or more samples."
+        f"The recorded {what} are too few to detect ten times the noise in {which} of {place}: "
+        f"record {also}more samples."
     )
 
 

@@ -1,6 +1,12 @@
-"""Recorded spikes of one sample: exact drives of the synapses, and the count of every neuron.
+r"""Recorded spikes: exact drives of the synapses, and the count of every neuron.
 
-The equations are in :mod:`lmu_deploy.fidelity.replay.chip_replay`.
+Of one sample all spikes may be recorded, of more of them how often each neuron spiked in every
+presentation. These counts are compared with those of copies that start every presentation from the
+recorded drives. Neurons that have just spiked have raised the drives that they start from, and the
+copies' neurons have not: a neuron near its threshold spikes less often than in the copies. What
+recordings of the specified chip differ from such copies by is therefore rehearsed: copies that run
+freely are recordings of it, and followed by copies of their own. The rest of the equations is in
+:mod:`lmu_deploy.fidelity.replay.chip_replay`.
 """
 
 from __future__ import annotations
@@ -11,9 +17,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import stdtrit
 
+from lmu_deploy.fidelity.measures.statistics import bennett
 from lmu_deploy.fidelity.replay.chip_faults import PAIRED, Hypotheses, Hypothesis, pairs
 from lmu_deploy.fidelity.replay.integers import MOST_NEURONS, Fault
-from targets.spiking.forced import Change, Forced, move
+from targets.spiking.forced import Change, FireAll, Forced, Moved, move
 
 _ALSO = 0.5
 """Gain of a less likely statement, as a share of that of the first."""
@@ -28,11 +35,44 @@ _POPULATION = 3
 """Neurons that deviate when their population is said to."""
 _WHOLE = 0.25
 """Variance of a count that depends on where membranes start."""
+_REHEARSALS, _FOLLOWERS = 8, 2
+"""Recordings of the specified chip, and copies that follow each of them."""
+_WINDOW = 4
+"""Presentations over which irregular spikes are counted, beside each one and all."""
+_STRAY, _REGULAR = 16.0, 0.08
+"""Square of deviations that a few stray spikes make, and the least deviation of its cube root."""
 
 
 def limit_of(statistics: int, degrees: int) -> float:
     """Return the limit of each of several statistics that keeps the rate of false alarms."""
     return float(stdtrit(degrees, 1.0 - FALSE_ALARMS / (2.0 * statistics)))
+
+
+def seeds_of(seed: int, number: int) -> tuple[int, ...]:
+    """Return the seeds of the copies of an ensemble."""
+    return (seed, number) if number else (seed,)
+
+
+def start(ensembles: Sequence[Forced], copies: int, seed: int, noise: float = 1.0) -> FireAll:
+    """Start the specified neurons of ensembles, with membranes and noise of their own.
+
+    Parameters
+    ----------
+    ensembles : sequence of Forced
+        Those that run at the same time.
+    copies : int
+        Copies of each sample.
+    seed : int
+    noise : float
+        Factor of the specified noise.
+    """
+    number = copies * len(ensembles[0].x)
+    fires = {
+        each.place: each.neurons(number, seeds_of(seed, n), noise)
+        for n, each in enumerate(ensembles)
+        if each.block is not None
+    }
+    return lambda drives: {place: fire(drives[place]) for place, fire in fires.items()}
 
 
 @dataclass(frozen=True)
@@ -189,7 +229,95 @@ class SynapseTest:
         return [int(j) for j in np.argsort(-np.array(scores))[:PAIRED]]
 
 
-class NeuronTest:
+class SpikeTest:
+    """Spike counts of the neurons of an ensemble against what is expected.
+
+    Attributes
+    ----------
+    forced : Forced
+    steps : int
+        Chip steps.
+    counts, expected : ndarray, shape (size, neurons)
+        Spikes of each neuron.
+    scores : ndarray, shape (size, neurons)
+        Deviations of the counts, as a share of their limit.
+    powers : ndarray, shape (size,)
+        Irregularity of each population, as a share of its limit.
+    within : str
+        Where spikes were counted.
+    """
+
+    forced: Forced
+    steps: int
+    counts: np.ndarray
+    expected: np.ndarray
+    scores: np.ndarray
+    powers: np.ndarray
+    within = ""
+
+    @property
+    def size(self) -> float:
+        """The largest statistic as a share of its limit."""
+        return float(max(self.scores.max(), self.powers.max()))
+
+    @property
+    def beyond(self) -> int:
+        """Number of statistics beyond their limit."""
+        return int((self.scores > 1.0).sum() + (self.powers > 1.0).sum())
+
+    @property
+    def deviating(self) -> np.ndarray:
+        """Whether each population deviates, or a neuron of it, (states,)."""
+        return np.asarray((self.scores > 1.0).any(axis=1) | (self.powers > 1.0))
+
+    def explain(self) -> list[Fault]:
+        """Name populations, then single neurons, the farthest first."""
+        ranked, place = list[Ranked](), self.forced.place
+        seen = "state" if self.forced.noun == "state" else "drive"
+        for j in range(len(self.scores)):
+            off = np.flatnonzero(self.scores[j] > 1.0)
+            if 0 < len(off) < _POPULATION and self.powers[j] <= self.scores[j].max():
+                ranked += [Ranked(self._neuron(j, n), float(self.scores[j, n])) for n in off]
+                continue
+            if not len(off) and self.powers[j] <= 1.0:
+                continue
+            kind, words = "population", "does not fire as specified: noise, or other curves"
+            if not self.counts[j].any():
+                kind, words = "dead", "is dead: none of its neurons spikes"
+            elif len(off) and self._fastest(self.counts[j, off]).all():
+                kind, words = (
+                    "stuck",
+                    f"is stuck: its neurons fire whatever their {seen} is",
+                )
+            fault = Fault(kind, place, (j,), f"Population {j} of {place} {words}.")
+            ranked.append(Ranked(fault, 1e3 * float(max(self.powers[j], self.scores[j].max()))))
+        ranked.sort(key=lambda each: -each.gain)
+        return [each.fault for each in ranked[:MOST_NEURONS]]
+
+    def _fastest(self, counts: np.ndarray) -> np.ndarray:
+        """Return which counts are those of a neuron that fires as fast as it can."""
+        network = self.forced.network
+        refractory = max(network.neuron.refractory_ms / network.dt_ms, 1.0)
+        return np.asarray(counts >= 0.9 * self.steps / (refractory + 1.0))
+
+    def _neuron(self, j: int, n: int) -> Fault:
+        count, expected = int(self.counts[j, n]), max(float(self.expected[j, n]), 0.0)
+        kind, what = (
+            "neuron",
+            f"spikes {count:,} times and not about {expected:,.0f} times{self.within}",
+        )
+        if not count:
+            kind, what = (
+                "dead neuron",
+                f"never spikes, and about {expected:,.0f} times are expected{self.within}",
+            )
+        elif bool(self._fastest(np.array(count))):
+            kind, what = "stuck neuron", f"spikes {count:,} times, as often as it can{self.within}"
+        place = self.forced.place
+        return Fault(kind, place, (j, n), f"Neuron {n} of population {j} of {place} {what}.")
+
+
+class NeuronTest(SpikeTest):
     """Spike counts of the neurons in one sample against those of copies in the same states.
 
     Parameters
@@ -222,14 +350,12 @@ class NeuronTest:
         mine = raster[: steps * forced.parts].reshape(steps, forced.parts, *shape).sum(axis=1)
         mean, spread = counts.mean(axis=1), counts.var(axis=1, ddof=1)
         self.counts, self.expected = mine.sum(axis=0), mean.sum(axis=0)
-        """Spikes of each neuron, (states, neurons)."""
         room = 1.0 + 1.0 / _COUNTED
         deviation = counts.sum(axis=0).var(axis=0, ddof=1)
         limit = limit_of(self.counts.size * tests, _COUNTED - 1)
         self.scores = (
             np.abs(self.counts - self.expected) / np.sqrt(room * deviation + _WHOLE) / limit
         )
-        """Deviations of the counts, as a share of their limit, (states, neurons)."""
         pooled = spread.mean(axis=2, keepdims=True) + _WHOLE
         own = ((mine - mean) ** 2 / (room * pooled)).mean(axis=(0, 2))
         left = (counts - mean[:, None]) * _COUNTED / (_COUNTED - 1)
@@ -237,62 +363,138 @@ class NeuronTest:
         limit = limit_of(len(own) * tests, _COUNTED - 1)
         sizes = copies.std(axis=0, ddof=1) * room**0.5 + 0.05
         self.powers = (own - copies.mean(axis=0)) / sizes / limit
-        """Irregularity of each population, as a share of its limit, (states,)."""
 
-    @property
-    def size(self) -> float:
-        """The largest statistic as a share of its limit."""
-        return float(max(self.scores.max(), self.powers.max()))
 
-    @property
-    def beyond(self) -> int:
-        """Number of statistics beyond their limit."""
-        return int((self.scores > 1.0).sum() + (self.powers > 1.0).sum())
+class CountTest(SpikeTest):
+    """Spike counts of the neurons in several samples against those of copies and rehearsals.
 
-    @property
-    def deviating(self) -> np.ndarray:
-        """Whether each population deviates, or a neuron of it, (states,)."""
-        return np.asarray((self.scores > 1.0).any(axis=1) | (self.powers > 1.0))
+    Parameters
+    ----------
+    forced : Forced
+    recorded : ndarray, shape (samples, steps, all neurons)
+    copies : ndarray, shape (copies, samples, steps, size, neurons)
+        Counts of the copies that start from recorded drives.
+    rehearsed : ndarray, shape (rehearsals, samples, steps, size, neurons)
+        Differences of rehearsed recordings and the mean of the copies that follow each.
+    tests : int
+        Number of tests that share the rate of false alarms.
+    """
 
-    def explain(self) -> list[Fault]:
-        """Name populations, then single neurons, the farthest first."""
-        ranked, place = list[Ranked](), self.forced.place
-        seen = "state" if self.forced.noun == "state" else "drive"
-        for j in range(len(self.scores)):
-            off = np.flatnonzero(self.scores[j] > 1.0)
-            if 0 < len(off) < _POPULATION:
-                ranked += [Ranked(self._neuron(j, n), float(self.scores[j, n])) for n in off]
-                continue
-            if not len(off) and self.powers[j] <= 1.0:
-                continue
-            kind, words = "population", "does not fire as specified: noise, or other curves"
-            if not self.counts[j].any():
-                kind, words = "dead", "is dead: none of its neurons spikes"
-            elif len(off) and self._fastest(self.counts[j, off]).all():
-                kind, words = (
-                    "stuck",
-                    f"is stuck: its neurons fire whatever their {seen} is",
-                )
-            fault = Fault(kind, place, (j,), f"Population {j} of {place} {words}.")
-            ranked.append(Ranked(fault, 1e3 * float(max(self.powers[j], self.scores[j].max()))))
-        ranked.sort(key=lambda each: -each.gain)
-        return [each.fault for each in ranked[:MOST_NEURONS]]
+    def __init__(
+        self,
+        forced: Forced,
+        recorded: np.ndarray,
+        copies: np.ndarray,
+        rehearsed: np.ndarray,
+        tests: int = 1,
+    ) -> None:
+        self.forced, (_, samples, steps, size, neurons) = forced, copies.shape
+        self.steps, self.within = samples * steps * forced.parts, f" in {samples} samples"
+        self._windows = sorted({1, min(_WINDOW, steps), steps})
+        mine = recorded.reshape(copies.shape[1:]).astype(np.float32)
+        self._copies, self._rehearsed = copies, rehearsed
+        degrees, powers = samples * (_REHEARSALS - 1), size * len(self._windows)
+        limit = limit_of(size * neurons * tests, degrees)
+        left = mine - _grouped(copies)
+        off, others = left.mean(axis=0).sum(axis=1), rehearsed.sum(axis=2)
+        usual, room = others.mean(axis=0), 1.0 + 1.0 / _REHEARSALS
+        off = (off - usual).sum(axis=0)
+        self.counts, self.expected = mine.sum(axis=(0, 1)), mine.sum(axis=(0, 1)) - off
+        variance = room * others.var(axis=0, ddof=1).sum(axis=0) + _WHOLE
+        jump = np.maximum(np.abs(others - usual).max(axis=(0, 1)), 1.0)
+        above, below = bennett(variance, jump, limit), limit * np.sqrt(variance)
+        self.scores = np.abs(off) / np.where(off > 0.0, above, below)
+        self._limit = limit_of(powers * tests, degrees)
+        self.powers = self._irregularity(left).max(axis=0) / self._limit
 
-    def _fastest(self, counts: np.ndarray) -> np.ndarray:
-        """Return which counts are those of a neuron that fires as fast as it can."""
-        network = self.forced.network
-        refractory = max(network.neuron.refractory_ms / network.dt_ms, 1.0)
-        return np.asarray(counts >= 0.9 * self.steps / (refractory + 1.0))
+    def shows(self, noisy: np.ndarray) -> np.ndarray:
+        """Return whether counts (copies * samples, ...) show irregular populations on average."""
+        noisy = noisy.reshape(len(self._copies), -1, *self._copies.shape[2:])
+        groups = np.repeat(_grouped(self._copies), _FOLLOWERS, axis=0)
+        left = noisy[:, : self._copies.shape[1]] - groups
+        return np.asarray(self._irregularity(left).max(axis=0) > self._limit)
 
-    def _neuron(self, j: int, n: int) -> Fault:
-        count, expected = int(self.counts[j, n]), float(self.expected[j, n])
-        kind, what = "neuron", f"spikes {count:,} times and not about {expected:,.0f} times"
-        if not count:
-            kind, what = (
-                "dead neuron",
-                f"never spikes, and about {expected:,.0f} times are expected",
+    def _irregularity(self, left: np.ndarray) -> np.ndarray:
+        """Return that of each population over each window, in deviations, (windows, size).
+
+        Parameters
+        ----------
+        left : ndarray, shape (groups, samples, steps, size, neurons)
+            Differences of counts and those of each group of copies.
+        """
+        found = list[np.ndarray]()
+        for window in self._windows:
+            copies = _summed(self._copies, window)
+            rows = (copies - copies.mean(axis=0)).transpose(3, 0, 1, 2, 4)
+            rows = rows.reshape(len(rows), -1, rows.shape[-1])
+            shared = rows.swapaxes(1, 2) @ rows / (len(rows[0]) * (1.0 - 1.0 / len(copies)))
+            shared += _WHOLE * np.eye(rows.shape[-1], dtype=rows.dtype)
+            whitening = np.linalg.inv(np.linalg.cholesky(shared))
+            white = (
+                np.einsum("...pn,pmn->...pm", _summed(v, window), whitening, optimize=True)
+                for v in (left, self._rehearsed)
             )
-        elif bool(self._fastest(np.array(count))):
-            kind, what = "stuck neuron", f"spikes {count:,} times, as often as it can"
-        place = self.forced.place
-        return Fault(kind, place, (j, n), f"Neuron {n} of population {j} of {place} {what}.")
+            own, others = (np.cbrt((v**2).sum(axis=(2, 4)) + _STRAY) for v in white)
+            variance = others.var(axis=0, ddof=1) + _REGULAR**2
+            off = (own.mean(axis=0) - others.mean(axis=0)).sum(axis=0)
+            found.append(off / np.sqrt((1.0 + 1.0 / _REHEARSALS) * variance.sum(axis=0)))
+        return np.array(found)
+
+
+def _grouped(copies: np.ndarray) -> np.ndarray:
+    """Return the means of groups of as many copies as follow a rehearsal."""
+    return copies.reshape(-1, _FOLLOWERS, *copies.shape[1:]).mean(axis=1, dtype=np.float32)
+
+
+def _summed(values: np.ndarray, window: int) -> np.ndarray:
+    """Return sums (..., windows, size, neurons) over so many steps of values."""
+    *before, steps, size, neurons = values.shape
+    whole = values[..., : steps // window * window, :, :]
+    return whole.reshape(*before, -1, window, size, neurons).sum(axis=-3, dtype=np.float32)
+
+
+def count_tests(
+    ensembles: Sequence[Forced],
+    copies: Sequence[Moved],
+    recorded: Mapping[str, np.ndarray],
+    seed: int,
+    tests: int,
+) -> list[CountTest]:
+    """Return the tests of all ensembles of which the spikes of every neuron were counted.
+
+    Parameters
+    ----------
+    ensembles : sequence of Forced
+        Those that run at the same time.
+    copies : sequence of Moved
+        What copies of each do that start from recorded drives.
+    recorded : mapping of place to ndarray, shape (samples, steps, neurons)
+    seed, tests
+        As of :class:`NeuronTest`.
+    """
+    samples, steps, _ = ensembles[0].x.shape
+    counted = {each.place: recorded[each.place] for each in ensembles if each.place in recorded}
+    first = min([samples, *(len(each) for each in counted.values())])
+    if not counted or not first:
+        return []
+    some = [each.first(steps, first) for each in ensembles]
+    free = move(some, _REHEARSALS, start(some, _REHEARSALS, seed), {})
+    starts = dict[str, np.ndarray]()
+    for each, moved in zip(some, free, strict=True):
+        if each.recorded:
+            before = np.zeros_like(moved.x)
+            direct = np.tile(each.direct, (_REHEARSALS, 1, 1))
+            before[:, 1:] = moved.x[:, :-1] - direct[:, :-1]
+            starts[each.place] = np.tile(before, (_FOLLOWERS, 1, 1))
+    number, found = _FOLLOWERS * _REHEARSALS, list[CountTest]()
+    followed = move(some, number, start(some, number, seed + 1), starts)
+    for each, given, own, later in zip(some, copies, free, followed, strict=True):
+        if each.place in counted:
+            shape = first, *own.counts.shape[1:]
+            mine = counted[each.place][:first, :steps]
+            plain = given.counts.reshape(-1, samples, *shape[1:])[:, :first]
+            rehearsed = own.counts.reshape(_REHEARSALS, *shape) - later.counts.reshape(
+                _FOLLOWERS, _REHEARSALS, *shape
+            ).mean(axis=0, dtype=np.float32)
+            found.append(CountTest(each, mine, plain, rehearsed, tests))
+    return found
