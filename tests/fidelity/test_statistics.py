@@ -14,6 +14,7 @@ from lmu_deploy.fidelity.measures.statistics import (
     bennett,
     bootstrap_nrmse,
     bootstrap_nrmse_difference,
+    missing,
     squared_sums,
     wilson,
 )
@@ -84,6 +85,21 @@ def test_limit_of_rare_events_holds_for_counts(expected):
         assert poisson.sf(np.ceil(expected + limit) - 1, expected) <= np.exp(-0.5 * deviations**2)
         assert limit >= deviations * expected**0.5
     assert (limit == pytest.approx(deviations * expected**0.5, rel=0.01)) == (expected == 1e6)
+
+
+def test_limit_of_missing_terms_holds_for_sums_of_few(rng):
+    """Exact tails of sums of a few terms of which one in a hundred is missing."""
+    terms = np.array([4.0, 3.0, 3.0, 2.0, 1.0])
+    for deviations in (2.0, 4.0, 6.0):
+        limit = float(missing(np.array(1e-6), terms, 0.01, deviations))
+        tail = sum(
+            float(np.prod(np.where(lost, 0.01, 0.99)))
+            for lost in np.ndindex(2, 2, 2, 2, 2)
+            if terms @ lost >= limit
+        )
+        assert tail <= np.exp(-0.5 * deviations**2)
+    plain = float(missing(np.array(9.0), np.zeros(5), 0.01, 4.0))
+    assert plain == pytest.approx(12.0, rel=0.01)  # nothing to miss: a normal distribution
 
 
 def test_one_sample_has_no_interval():

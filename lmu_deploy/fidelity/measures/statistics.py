@@ -276,6 +276,29 @@ def samples_needed(interval: Callable[[int], Interval], margin: float, samples: 
     return high
 
 
+def missing(variance: np.ndarray, terms: np.ndarray, share: float, deviations: float) -> np.ndarray:
+    """Return the limit of sums below their mean, of terms that may be missing.
+
+    The limit is Chernoff's: the bound on the probability to exceed it is as small as that of a
+    normal distribution at so many deviations.
+
+    Parameters
+    ----------
+    variance : ndarray, shape (...)
+        Variances of the sums.
+    terms : ndarray, shape (terms, ...)
+    share : float
+        Probability at which a term is missing.
+    deviations : float
+    """
+    limit = np.full(variance.shape, np.inf)
+    for tilt in np.geomspace(1e-3, 100.0, 100):
+        lost = np.logaddexp(np.log1p(-share), np.log(share) + tilt * terms).sum(axis=0)
+        moments = 0.5 * tilt**2 * variance + lost
+        limit = np.minimum(limit, (moments + 0.5 * deviations**2) / tilt)
+    return limit
+
+
 def bennett(variance: np.ndarray, largest: np.ndarray, deviations: float) -> np.ndarray:
     """Return the limit of sums of independent terms above their mean (Bennett 1962).
 

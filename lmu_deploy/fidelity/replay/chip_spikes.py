@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import stdtrit
 
-from lmu_deploy.fidelity.measures.statistics import bennett
+from lmu_deploy.fidelity.measures.statistics import bennett, missing
 from lmu_deploy.fidelity.replay.chip_faults import PAIRED, Hypotheses, Hypothesis, pairs
 from lmu_deploy.fidelity.replay.integers import MOST_NEURONS, Fault
 from targets.spiking.forced import Change, FireAll, Forced, Moved, move
@@ -39,6 +39,11 @@ _REHEARSALS, _FOLLOWERS = 8, 2
 """Recordings of the specified chip, and copies that follow each of them."""
 _WINDOW = 4
 """Presentations over which irregular spikes are counted, beside each one and all."""
+_FEW, _MISSING = 4.0, 0.01
+"""Spikes of a sample that may all be missing, and the share of samples in which they are."""
+_SILENT = 1.5
+"""Logarithm of the share of samples without a spike for each that is expected; in healthy graphs
+it is 1.7, and it would be 1 if spikes were independent."""
 _STRAY, _REGULAR = 16.0, 0.08
 """Square of deviations that a few stray spikes make, and the least deviation of its cube root."""
 
@@ -54,18 +59,7 @@ def seeds_of(seed: int, number: int) -> tuple[int, ...]:
 
 
 def start(ensembles: Sequence[Forced], copies: int, seed: int, noise: float = 1.0) -> FireAll:
-    """Start the specified neurons of ensembles, with membranes and noise of their own.
-
-    Parameters
-    ----------
-    ensembles : sequence of Forced
-        Those that run at the same time.
-    copies : int
-        Copies of each sample.
-    seed : int
-    noise : float
-        Factor of the specified noise.
-    """
+    """Start copies of each sample of ensembles that run at the same time, with so much noise."""
     number = copies * len(ensembles[0].x)
     fires = {
         each.place: each.neurons(number, seeds_of(seed, n), noise)
@@ -276,7 +270,9 @@ class SpikeTest:
         seen = "state" if self.forced.noun == "state" else "drive"
         for j in range(len(self.scores)):
             off = np.flatnonzero(self.scores[j] > 1.0)
-            if 0 < len(off) < _POPULATION and self.powers[j] <= self.scores[j].max():
+            own, fastest = self.counts[j, off], self._fastest(self.counts[j, off])
+            alone = (fastest | (own == 0)).any() or self.powers[j] <= self.scores[j].max()
+            if 0 < len(off) < _POPULATION and alone:
                 ranked += [Ranked(self._neuron(j, n), float(self.scores[j, n])) for n in off]
                 continue
             if not len(off) and self.powers[j] <= 1.0:
@@ -284,11 +280,8 @@ class SpikeTest:
             kind, words = "population", "does not fire as specified: noise, or other curves"
             if not self.counts[j].any():
                 kind, words = "dead", "is dead: none of its neurons spikes"
-            elif len(off) and self._fastest(self.counts[j, off]).all():
-                kind, words = (
-                    "stuck",
-                    f"is stuck: its neurons fire whatever their {seen} is",
-                )
+            elif len(off) and fastest.all():
+                kind, words = "stuck", f"is stuck: its neurons fire whatever their {seen} is"
             fault = Fault(kind, place, (j,), f"Population {j} of {place} {words}.")
             ranked.append(Ranked(fault, 1e3 * float(max(self.powers[j], self.scores[j].max()))))
         ranked.sort(key=lambda each: -each.gain)
@@ -396,14 +389,18 @@ class CountTest(SpikeTest):
         degrees, powers = samples * (_REHEARSALS - 1), size * len(self._windows)
         limit = limit_of(size * neurons * tests, degrees)
         left = mine - _grouped(copies)
-        off, others = left.mean(axis=0).sum(axis=1), rehearsed.sum(axis=2)
-        usual, room = others.mean(axis=0), 1.0 + 1.0 / _REHEARSALS
-        off = (off - usual).sum(axis=0)
-        self.counts, self.expected = mine.sum(axis=(0, 1)), mine.sum(axis=(0, 1)) - off
+        others, room = rehearsed.sum(axis=2), 1.0 + 1.0 / _REHEARSALS
+        usual = others.mean(axis=0)
+        expected = mine.sum(axis=1) - left.mean(axis=0).sum(axis=1) + usual
+        self.counts, self.expected = mine.sum(axis=(0, 1)), expected.sum(axis=0)
+        off = self.counts - self.expected
         variance = room * others.var(axis=0, ddof=1).sum(axis=0) + _WHOLE
         jump = np.maximum(np.abs(others - usual).max(axis=(0, 1)), 1.0)
-        above, below = bennett(variance, jump, limit), limit * np.sqrt(variance)
+        below = missing(variance, np.clip(expected, 0.0, _FEW), _MISSING, limit)
+        above = bennett(variance, jump, limit)
         self.scores = np.abs(off) / np.where(off > 0.0, above, below)
+        silent = np.where(self.counts > 0.0, 0.0, _SILENT * self.expected / (0.5 * limit**2))
+        self.scores = np.maximum(self.scores, silent)
         self._limit = limit_of(powers * tests, degrees)
         self.powers = self._irregularity(left).max(axis=0) / self._limit
 

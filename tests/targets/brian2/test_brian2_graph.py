@@ -37,6 +37,11 @@ def test_same_spikes(make: object) -> None:
         assert ours.events[each.name].sum() > 0
         assert np.array_equal(ours.events[each.name], theirs.events[each.name])
         assert np.array_equal(ours.rasters[each.name], theirs.rasters[each.name])
+        counts = ours.counts[each.name]
+        assert np.array_equal(counts, theirs.counts[each.name])
+        assert np.array_equal(counts.sum(axis=2), ours.events[each.name])
+        raster = ours.rasters[each.name].reshape(counts.shape[1], -1, counts.shape[2])
+        assert np.array_equal(counts[0], raster.sum(axis=1))
     np.testing.assert_allclose(ours.outputs, theirs.outputs, atol=1e-10)
     assert ours.states is not None and theirs.states is not None
     np.testing.assert_allclose(ours.states.m, theirs.states.m, atol=1e-10)

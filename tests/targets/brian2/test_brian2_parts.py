@@ -66,6 +66,7 @@ def test_the_outputs_of_any_parts_equal_those_of_one_run(noisy, inputs, whole, k
         assert (mine.by_sample == counts.sum(axis=1)).all()
         assert (mine.by_step == counts.sum(axis=0)).all()
         assert (found.rasters[name] == whole.rasters[name]).all()
+        assert (found.counts[name] == whole.counts[name][:kept]).all()
     assert (found.neurons, found.settings, found.notes) == (
         whole.neurons,
         whole.settings,

@@ -132,6 +132,7 @@ def test_chips_that_run_together_are_those_that_run_alone(case):
         np.testing.assert_array_equal(run.outputs, alone.outputs)
         np.testing.assert_array_equal(run.events["layer0/memory"], alone.events["layer0/memory"])
         np.testing.assert_array_equal(run.rasters["layer0/memory"], alone.rasters["layer0/memory"])
+        np.testing.assert_array_equal(run.counts["layer0/memory"], alone.counts["layer0/memory"])
         assert (run.synops, run.settings) == (alone.synops, alone.settings)
     assert not np.array_equal(together[0].states.m, together[1].states.m)
 
@@ -218,6 +219,11 @@ def test_run_says_what_was_done(case, run):
     assert (run.steps, run.chip_steps, run.seed) == (STEPS, 50 * STEPS, 4)
     assert run.events["layer0/memory"].shape == (40, STEPS)
     assert run.rasters["layer0/memory"].shape == (400, 400)
+    counts, events = run.counts["layer0/memory"], run.events["layer0/memory"]
+    assert counts.shape == (16, STEPS, 400)
+    np.testing.assert_array_equal(counts.sum(axis=2), events[:16])
+    raster = run.rasters["layer0/memory"].reshape(STEPS, -1, 400)
+    np.testing.assert_array_equal(counts[0], raster.sum(axis=1))
     assert run.synops == 4 * 50 * run.events["layer0/memory"].sum()
     assert run.saturations == {"layer0/memory/state": 0}
     assert any("host" in note for note in run.notes)
