@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("lmu_deploy", "converters", "targets")
-MOST_MODULES = 306
+MOST_MODULES = 307
 MOST_IN_A_FOLDER = 14
 MOST_LINES = 500
 LONGEST_REPR = 100

@@ -39,7 +39,7 @@ from targets.base import (
     taken_by,
     target_names,
 )
-from targets.recorded import EVENTS, SPIKES, STATES
+from targets.recorded import COUNTS, EVENTS, SPIKES, STATES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -391,7 +391,8 @@ def write_states(run: RunResult, path: Path | str) -> None:
     The file also has m_basis when the target holds its memory in other coordinates than the
     reference, h_on_host when some layers run on the host, the states of every part as
     ``states/PLACE``, its events as ``events/PLACE``, and of a network on neurons the spikes of
-    sample 0 as ``spikes/PLACE``. It can be judged again as a recording.
+    sample 0 as ``spikes/PLACE`` and the counts of more samples as ``counts/PLACE``. It can be
+    judged again as a recording.
 
     Raises
     ------
@@ -405,6 +406,7 @@ def write_states(run: RunResult, path: Path | str) -> None:
     states |= {f"{EVENTS}{place}": counts for place, counts in run.events.items()}
     if isinstance(run.network, AnalogNetwork | OnLoihi):
         states |= {f"{SPIKES}{place}": raster for place, raster in run.rasters.items()}
+        states |= {f"{COUNTS}{place}": counts for place, counts in run.counts.items()}
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **states)
 

@@ -24,7 +24,7 @@ from lmu_deploy.fidelity.replay.integers import Fault, Replay, misrecorded, reco
 from lmu_deploy.fidelity.streaming import counted_of
 from targets.base import Run, States
 from targets.integer import IntegerTarget
-from targets.recorded.neurons import host_outputs, parts_of, unit_of
+from targets.recorded.layout import host_outputs, parts_of, unit_of
 from targets.spiking.target import SpikingTarget
 
 _LAST_BITS = 1e-9
@@ -266,9 +266,17 @@ def _beside_chip(
         what = "do not follow from the recorded states"
         found += _wrong_outputs(run.outputs[:count], expected, least, what)
     for name, sums in counted_of(run).items():
-        if name in run.rasters and sums.by_sample[0] != (need := int(run.rasters[name].sum())):
-            have = int(sums.by_sample[0])
-            words = f"The run counts {have:,} spikes of {name} in sample 0, and lists {need:,}."
+        listed = run.counts[name] if name in run.counts else run.rasters.get(name)
+        if listed is None:
+            continue
+        samples = len(run.counts[name]) if name in run.counts else 1
+        have, need = int(sums.by_sample[:samples].sum()), int(listed.sum())
+        if have != need:
+            which = counted(samples, "sample") if samples > 1 else "sample"
+            words = (
+                f"The run reports {have:,} spikes of {name} in the first {which}, and {need:,} are "
+                "recorded."
+            )
             found.append(Fault("events", name, (), words, abs(have - need)))
     return found
 

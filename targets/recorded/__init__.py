@@ -5,7 +5,7 @@ A recording is judged like the run of any target. docs/how-to/board.md describes
 
 from __future__ import annotations
 
-from targets.recorded.file import EVENTS, LIST, SPIKES, STATES, Recording
+from targets.recorded.file import COUNTS, EVENTS, LIST, SPIKES, STATES, Recording
 from targets.recorded.target import RecordedTarget
 
-__all__ = ["EVENTS", "LIST", "SPIKES", "STATES", "RecordedTarget", "Recording"]
+__all__ = ["COUNTS", "EVENTS", "LIST", "SPIKES", "STATES", "RecordedTarget", "Recording"]

@@ -21,7 +21,7 @@ from lmu_deploy.core.representation import shortened
 
 LARGEST = 2**31
 """Bytes of all arrays of a recording."""
-STATES, EVENTS, SPIKES, LIST = "states/", "events/", "spikes/", "aer/"
+STATES, EVENTS, SPIKES, COUNTS, LIST = "states/", "events/", "spikes/", "counts/", "aer/"
 """Beginnings of the names of arrays that belong to one population."""
 SCALES = ("y_scale", "m_scale", "h_scale")
 WHOLE = 1e-3
@@ -110,7 +110,7 @@ class Recording:
     def of_neurons(self) -> bool:
         """Whether some array is one that only networks on neurons have."""
         ends = "/drive", "/read"
-        return any(n.startswith((SPIKES, LIST)) or n.endswith(ends) for n in self.arrays)
+        return any(n.startswith((SPIKES, COUNTS, LIST)) or n.endswith(ends) for n in self.arrays)
 
     def named(self, *beginnings: str) -> Iterator[tuple[str, str]]:
         """Yield the names of arrays that begin so, and of the population that each belongs to."""

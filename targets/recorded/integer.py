@@ -13,7 +13,7 @@ from lmu_deploy.core.integer.network import HostNodes, IntegerNetwork
 from lmu_deploy.core.integer.parts import Place
 from lmu_deploy.core.integer.populations import Input
 from targets.base import States
-from targets.recorded.file import EVENTS, LIST, SCALES, SPIKES, STATES, WHOLE, Recording
+from targets.recorded.file import COUNTS, EVENTS, LIST, SCALES, SPIKES, STATES, WHOLE, Recording
 
 
 def _senders(network: IntegerNetwork) -> dict[str, Place]:
@@ -34,7 +34,7 @@ def reasons(recording: Recording, network: IntegerNetwork) -> list[str]:
     ]
     found += [
         f"{name} is of spikes, which an integer network has not"
-        for name, _ in recording.named(SPIKES, LIST)
+        for name, _ in recording.named(SPIKES, COUNTS, LIST)
     ]
     if "y" not in recording.arrays and f"{STATES}{network.output}" not in recording.arrays:
         found.append("the recording has no outputs y")

@@ -13,7 +13,7 @@ from lmu_deploy.core.spiking.graph import LoihiGraph, SpikingGraph
 from lmu_deploy.core.spiking.loihi import LoihiNetwork
 from lmu_deploy.core.spiking.network import SpikingNetwork
 from targets.base import InOnePart, Run, checked_inputs
-from targets.recorded import integer, neurons
+from targets.recorded import integer, layout, neurons
 from targets.recorded.file import Recording
 
 
@@ -43,7 +43,7 @@ class RecordedTarget(InOnePart):
 
     def unsupported(self, network: Any) -> list[str]:
         """Return the reasons why the recording is none of this network: arrays that it lacks."""
-        of = integer if isinstance(network, IntegerNetwork) else neurons
+        of = integer if isinstance(network, IntegerNetwork) else layout
         return of.reasons(self.recording, network)
 
     def run(

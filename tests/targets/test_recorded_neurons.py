@@ -133,7 +133,11 @@ def test_a_recording_reproduces_the_figures_of_its_target(kind, request, tmp_pat
 
 @pytest.mark.parametrize("spikes", [True, False])
 def test_exchanged_states_of_a_chip_are_named(chip, of_chip, spikes):
-    arrays = {n: v for n, v in of_chip.items() if spikes or not n.startswith(("spikes", "events"))}
+    arrays = {
+        n: v
+        for n, v in of_chip.items()
+        if spikes or not n.startswith(("spikes", "counts", "events"))
+    }
     m = arrays["m"].copy()
     m[..., [2, 9]] = m[..., [9, 2]]
     found = examined(chip, {**arrays, "m": m})
@@ -144,9 +148,10 @@ def test_exchanged_states_of_a_chip_are_named(chip, of_chip, spikes):
 @pytest.mark.parametrize("kind", ["population of a memory: dead", "neuron of units: stuck"])
 def test_a_fault_of_a_graph_is_named_from_its_recording(graph, kind):
     planted = planted_chips.GRAPH_KINDS[kind](graph, np.random.default_rng(2))
-    parts, rasters = planted_chips.record_graph(planted, inputs(), 9)
+    parts, spikes = planted_chips.record_graph(planted, inputs(), 9)
     arrays = {f"states/{name}": values for name, values in parts.items()}
-    arrays |= {f"spikes/{name}": raster for name, raster in rasters.items()}
+    arrays |= {f"spikes/{name}": raster for name, raster in spikes.rasters.items()}
+    arrays |= {f"counts/{name}": counts for name, counts in spikes.counts.items()}
     run = recorded(graph, arrays)  # without y: the host computes it from what it reads
     assert run.notes == ("The outputs were computed from the recorded states.",)
     found = examine(run, graph, inputs())
@@ -173,7 +178,7 @@ def test_counts_that_are_not_those_of_the_listed_spikes_are_found(chip, of_chip)
     events[0, 2] += 7
     found = examined(chip, {**of_chip, "events/layer0/memory": events})
     assert found.different == 7
-    assert "spikes of layer0/memory in sample 0" in found.faults[0]
+    assert "spikes of layer0/memory in the first 6 samples" in found.faults[0]
 
 
 @pytest.mark.parametrize("kept", [("y", "m"), ("m",), ("y", "states/layer0/memory"), ("y", "h")])
@@ -239,7 +244,36 @@ def test_a_list_of_events_is_the_raster_the_counts_and_the_operations(graph):
     for name, raster in run.rasters.items():
         assert np.array_equal(found.rasters[name], raster)
         assert np.array_equal(found.events[name], run.events[name])
+        assert np.array_equal(found.counts[name], run.counts[name])
     assert found.synops == run.synops > 0
+
+
+def test_counts_of_more_samples_are_compared(graph, of_graph):
+    counts = {n: v for n, v in of_graph.items() if n.startswith("counts/")}
+    assert {n.partition("/")[2] for n in counts} == {"m1", "u1", "m2"}
+    assert all(len(each) == 6 for each in counts.values())
+    healthy = {n: v for n, v in of_graph.items() if not n.startswith("spikes/")}
+    assert examined(graph, healthy).equal
+    dead = counts["counts/m2"].copy()
+    neuron = int(dead.sum(axis=(0, 1)).argmax())
+    dead[..., neuron] = 0
+    events = {"events/m2": dead.sum(axis=2)}
+    found = examined(graph, {**healthy, "counts/m2": dead, **events})
+    j, n = divmod(neuron, SMALL["neurons_per_state"])
+    assert found.faults[0].startswith(f"Neuron {n} of population {j} of m2 never spikes")
+    found = examined(graph, {**healthy, "events/m2": of_graph["events/m2"] + 1})
+    assert "spikes of m2 in the first 6 samples" in found.faults[0]
+
+
+def test_rounded_states_are_not_compared_with_spikes_exactly(chip, of_chip):
+    scale = np.abs(of_chip["m"]).max(axis=(0, 1)) / 30_000
+    codes = np.rint(of_chip["m"] / scale).astype(np.int16)
+    arrays = {**of_chip, "m": codes, "m_scale": scale}
+    run = recorded(chip, arrays)
+    assert not run.rasters and "so these were not compared" in run.notes[0]
+    found = examine(run, chip, inputs())
+    assert not found.residuals
+    assert found.values > codes.size  # and the counts
 
 
 def test_an_integer_on_loihi_that_is_wrong_is_found(loihi, tmp_path):
@@ -319,6 +353,9 @@ def test_the_form_of_the_network_is_chosen_or_asked_for(chip, of_chip, tmp_path)
         ({"events/layer0/memory": np.zeros((6, 7), int)}, "events/layer0/memory has shape"),
         ({"spikes/layer0/memory": np.zeros((10, 256), int)}, "sample 0 needs"),
         ({"spikes/layer0/memory": np.full((160, 256), 2)}, "must be 1 where a neuron spikes"),
+        ({"counts/layer0/memory": np.zeros((2, 8, 255), int)}, "samples, presentations and neur"),
+        ({"counts/layer0/memory": np.full((2, 8, 256), 21)}, "from 0 to 20, the chip steps"),
+        ({"counts/layer0/memory": np.zeros((2, 8, 256))}, "must be whole numbers of spikes"),
         ({"aer/layer0/memory": np.zeros((5, 2), int)}, "must have a row"),
         ({"aer/layer0/memory": np.zeros((5, 3))}, "of whole numbers"),
         ({"aer/layer0/memory": np.array([[0, 0, 256]])}, "event of neuron 256, and there are 256"),
