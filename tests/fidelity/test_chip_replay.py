@@ -62,6 +62,20 @@ def replayed(
     return found
 
 
+@pytest.mark.parametrize("rasters", [True, False])
+def test_a_recording_of_another_chip_is_said_to_be_one(chip: SpikingNetwork, rasters: bool) -> None:
+    options = {"neurons_per_state": 24, "presentation_ms": 20.0, "tau_ms": 40.0}
+    other = spike(small(), INPUTS[:24], mismatch=0.2, membrane_noise=0.05, chip_seed=5, **options)
+    m, of = planted_chips.record(planted_chips.PlantedChip(other, []), INPUTS[24:30], 9)
+    found = replay_chip(chip, INPUTS[24:30], m, of.rasters if rasters else None, 0, of.counts)
+    assert found is not None and found.faults[0].kind == "chip"
+    what = (
+        "Most synapses of layer0/memory do not follow the file" if rasters else "of 6 populations"
+    )
+    assert what in found.faults[0].words
+    assert "the recording may be of another chip" in found.faults[0].words
+
+
 FROM_STATES = [
     "population: dead",
     "population: stuck",

@@ -384,7 +384,7 @@ def _replayed(
         ]
     if not tests:
         return None
-    if len(groups[0]) > 1 and (whole := _several(tests)) is not None:
+    if (whole := _several(tests)) is not None:
         faults.insert(0, whole)
     samples, steps, _ = groups[0][0].x.shape
     return ChipFindings(
@@ -399,17 +399,22 @@ def _replayed(
 
 
 def _several(tests: Sequence[SynapseTest | NeuronTest | StateTest | CountTest]) -> Fault | None:
-    """Return the statement on a recording of spikes in which most ensembles deviate."""
+    """Return the statement on a recording of spikes in which most of the chip deviates."""
     synapses = [test for test in tests if isinstance(test, SynapseTest) and test.forced.links]
     wrong = [test for test in synapses if test.size > 1.0 and test.explain()[0].kind == "row"]
-    if len(wrong) > max(1.0, len(synapses) / 2):
-        what = f"The synapses of {len(wrong)} of {len(synapses)} ensembles do not follow the file"
+    what, total = "", len(synapses)
+    if len(wrong) > max(1.0, total / 2):
+        what = f"The synapses of {len(wrong)} of {total} ensembles do not follow the file"
+    elif total == len(wrong) == 1 and wrong[0].deviating.mean() > 0.5:
+        what = f"Most synapses of {wrong[0].forced.place} do not follow the file"
+    if what:
         return Fault("chip", "", (), f"{_SEVERAL.format(what)}, or of another calibration.")
     for kind in (NeuronTest, CountTest):
         neurons = [test for test in tests if isinstance(test, kind)]
         total = sum(len(test.powers) for test in neurons)
         deviating = [int(test.deviating.sum()) for test in neurons]
-        if sum(each > 0 for each in deviating) > 1 and sum(deviating) >= max(3.0, total / 4):
+        alone = len(neurons) == 1 and sum(deviating) > total / 2
+        if (alone or sum(n > 0 for n in deviating) > 1) and sum(deviating) >= max(3.0, total / 4):
             what = f"{sum(deviating)} of {total} populations do not fire as specified"
             return Fault("chip", "", (), f"{_SEVERAL.format(what)}.")
     return None

@@ -131,10 +131,15 @@ class SynapseTest:
         """Number of drives beyond the limit."""
         return int((np.abs(self.left) > _EXACT).sum())
 
+    @property
+    def deviating(self) -> np.ndarray:
+        """Whether each drive deviates in some step, (size,)."""
+        return np.asarray((np.abs(self.left) > _EXACT).any(axis=0))
+
     def explain(self) -> list[Fault]:
         """Return what explains all residuals, or else those of single rows."""
         of, forced = self.hypotheses, self.forced
-        wrong = [int(i) for i in np.flatnonzero((np.abs(self.left) > _EXACT).any(axis=0))]
+        wrong = [int(i) for i in np.flatnonzero(self.deviating)]
         wrong.sort(key=lambda i: -float((self.left[:, i] ** 2).sum()))
         among = wrong[: 2 * PAIRED]
         found = (
