@@ -299,20 +299,15 @@ class SpikeTest:
         return np.asarray(counts >= 0.9 * self.steps / (refractory + 1.0))
 
     def _neuron(self, j: int, n: int) -> Fault:
-        count, expected = int(self.counts[j, n]), max(float(self.expected[j, n]), 0.0)
-        kind, what = (
-            "neuron",
-            f"spikes {count:,} times and not about {expected:,.0f} times{self.within}",
-        )
+        count, place = int(self.counts[j, n]), self.forced.place
+        about = f"about {max(float(self.expected[j, n]), 0.0):,.0f} times"
+        kind, what = "neuron", f"spikes {count:,} times and not {about}"
         if not count:
-            kind, what = (
-                "dead neuron",
-                f"never spikes, and about {expected:,.0f} times are expected{self.within}",
-            )
+            kind, what = "dead neuron", f"never spikes, and {about} are expected"
         elif bool(self._fastest(np.array(count))):
-            kind, what = "stuck neuron", f"spikes {count:,} times, as often as it can{self.within}"
-        place = self.forced.place
-        return Fault(kind, place, (j, n), f"Neuron {n} of population {j} of {place} {what}.")
+            kind, what = "stuck neuron", f"spikes {count:,} times, as often as it can"
+        words = f"Neuron {n} of population {j} of {place} {what}{self.within}."
+        return Fault(kind, place, (j, n), words)
 
 
 class NeuronTest(SpikeTest):
