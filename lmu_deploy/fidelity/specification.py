@@ -24,6 +24,7 @@ from lmu_deploy.fidelity.replay.integers import Fault, Replay, misrecorded, reco
 from lmu_deploy.fidelity.streaming import counted_of
 from targets.base import Run, States
 from targets.integer import IntegerTarget
+from targets.recorded.file import WHOLE
 from targets.recorded.layout import host_outputs, parts_of, unit_of
 from targets.spiking.target import SpikingTarget
 
@@ -211,16 +212,20 @@ def _examine_loihi(
     expected = SpikingTarget().run(network, inputs[:count], record=True)
     assert expected.states is not None
     truth, recorded = parts_of(network, expected.states), parts_of(network, states)
-    first, faults, values, different = None, list[Fault](), 0, 0
+    first, faults, beside, values = None, list[Fault](), list[Fault](), 0
     for name in truth:
         unit = unit_of(network, name)
         if unit is None or name not in recorded:
             continue
-        mine, theirs = (np.rint(part[name][:count] / unit) for part in (recorded, truth))
+        mine, theirs = (part[name][:count] / unit for part in (recorded, truth))
+        if np.abs(mine - np.rint(mine)).max(initial=0.0) > WHOLE:
+            words = f"The states of {name} are no whole multiples of its unit, and not compared."
+            beside.append(Fault("not recorded", name, (), words))
+            continue
+        mine, theirs = np.rint(mine), np.rint(theirs)
         values += mine.size
         if not (wrong := np.argwhere(mine != theirs)).size:
             continue
-        different += len(wrong)
         sample, step, i = (int(v) for v in wrong[wrong[:, 1].argmin()])
         have, need = int(mine[sample, step, i]), int(theirs[sample, step, i])
         words = (
@@ -238,6 +243,7 @@ def _examine_loihi(
         what = "are not those of the specification, although the recorded states are"
         faults = _wrong_outputs(run.outputs[:count], expected.outputs, _SINGLE * size, what)
         faults += _wrong_counts(run, expected, count)
+    faults += beside
     specification = schema.Specification(
         samples=count,
         values=values,

@@ -308,6 +308,10 @@ def test_graphs_on_loihi_are_compared_with_their_specification():
     target = RecordedTarget(Recording("board", {"y": run.states.y, **parts}))
     found = examine(target.run(graph, x[:3], record=True), graph, x[:3])
     assert found.equal and found.values == 3 * 6 * 8
+    between = {**parts, "states/block.0.memory": parts["states/block.0.memory"] * 1.001}
+    target = RecordedTarget(Recording("board", {"y": run.states.y, **between}))
+    found = examine(target.run(graph, x[:3], record=True), graph, x[:3])
+    assert found.values == 3 * 6 * 4 and "no whole multiples" in found.faults[-1]
     name = "states/block.1.memory"
     parts[name] = parts[name].copy()
     parts[name][2, 4, 1] += graph["block.1.memory"].scales[1] / 2**16
