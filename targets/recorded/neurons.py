@@ -169,6 +169,12 @@ class NeuronRecording:
                     f"{self.recording.name}: {name} has an event of {what} {wrong[0]}, and there "
                     f"are {count:,}, which are counted from 0."
                 )
+        flat = np.ravel_multi_index(tuple(rows.T), (self.recording.samples, *shape))
+        if len(np.unique(flat)) < len(flat):
+            raise InputError(
+                f"{self.recording.name}: {name} has a spike twice; a neuron spikes at most once in "
+                "a chip step."
+            )
         return rows[rows[:, 0] < self.samples]
 
     def _events(self, lists: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -364,6 +364,7 @@ def test_the_form_of_the_network_is_chosen_or_asked_for(chip, of_chip, tmp_path)
         ({"aer/layer0/memory": np.zeros((5, 3))}, "of whole numbers"),
         ({"aer/layer0/memory": np.array([[0, 0, 256]])}, "event of neuron 256, and there are 256"),
         ({"aer/layer0/memory": np.array([[0, -1, 0]])}, "event of chip step -1"),
+        ({"aer/layer0/memory": np.zeros((2, 3), int)}, "has a spike twice"),
         ({"aer/layer0/memory": np.array([[6, 0, 0]])}, "event of sample 6, and there are 6"),
         ({"y": None, "m": None}, "no outputs y"),
     ],
